@@ -1,0 +1,126 @@
+"""Pre-train a base model on the miniature corpus: next-token loss, experts balanced without an auxiliary loss.
+
+The corpus is written on the fly by the population of r1jax.tasks.authors; every batch follows from the seed and the
+number of the update, so a resumed run sees the same data.
+"""
+
+import dataclasses
+import functools
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from r1jax import checkpoint, launch
+from r1jax.config import UserError, claim_workdir, to_dict
+from r1jax.data.packing import PackedBatch, pack_documents
+from r1jax.data.prompts import r1_zero_prompt
+from r1jax.data.tokenizer import Tokenizer, load_tokenizer
+from r1jax.metrics import JsonLines
+from r1jax.models.config import ModelConfig, miniature
+from r1jax.models.transformer import forward, init_params, output_head
+from r1jax.objectives import next_token_sums, token_logprobs
+from r1jax.optimizer import OptimizerConfig, make_optimizer
+from r1jax.sharding import MeshConfig, batch_sharding, check_divides, make_mesh
+from r1jax.tasks.authors import Document, Population, write_document
+from r1jax.train import LossOutput, gradient_sums, init_train_state, make_train_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Pre-training of the miniature base."""
+
+    tokenizer: str
+    """Folder with the tokenizer.model that train_tokenizer wrote."""
+    workdir: str = "runs/pretrain"
+    """Checkpoints and metrics go here; an interrupted run resumes from here."""
+    publish: str | None = None
+    """Copy the final weights and tokenizer, without optimizer state, to this folder, ready for --init."""
+    seed: int = 0
+    updates: int = 4000
+    """Optimizer updates."""
+    batch_size: int = 128
+    """Rows an update."""
+    sequence_length: int = 128
+    """Tokens a row; documents are packed whole and do not see each other."""
+    levels: tuple[int, ...] = (1, 2)
+    """Countdown levels in the corpus: level L offers L + 2 numbers."""
+    population: Population = Population()
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=3e-3, schedule="cosine", warmup_updates=100, final_fraction=0.03)
+    router_bias_rate: float = 0.001
+    """Step of auxiliary-loss-free balancing (the paper's gamma)."""
+    save_every: int = 500
+    """Updates between checkpoints."""
+    mesh: MeshConfig = MeshConfig()
+
+
+def document_text(document: Document) -> str:
+    """A document as the model reads it: solutions follow the R1-Zero prompt, worksheets stand alone."""
+    if document.kind == "worksheet":
+        return document.text
+    return f"{r1_zero_prompt(document.problem.question)} {document.text}"
+
+
+def make_batch(config: Config, tokenizer: Tokenizer, update: int) -> PackedBatch:
+    rng = np.random.default_rng((config.seed, update))
+
+    def next_document():
+        return tokenizer.encode(document_text(write_document(rng, config.population, config.levels))) + [tokenizer.eos_id]
+
+    return pack_documents(next_document, batch=config.batch_size, length=config.sequence_length)
+
+
+def next_token_loss(model: ModelConfig, params, router_bias, batch: PackedBatch, scalars) -> LossOutput:
+    hidden, _, load = forward(model, params, router_bias, batch.tokens, batch.positions, segments=batch.segments)
+    logprobs, entropy = token_logprobs(hidden, output_head(params), batch.targets)
+    loss, count = next_token_sums(logprobs, batch.segments)
+    entropy = next_token_sums(-entropy, batch.segments)[0]
+    return LossOutput(loss, count, {"entropy": entropy}, load)
+
+
+def main(config: Config) -> None:
+    tokenizer = load_tokenizer(config.tokenizer)
+    model = miniature(tokenizer.vocab_size)
+    mesh = make_mesh(config.mesh)
+    check_divides(mesh, config.batch_size, "batch", "--batch-size")
+    workdir = claim_workdir(config.workdir, "pretrain", config, ignore=("workdir", "publish"))
+    tokenizer.save(workdir)
+    optimizer = make_optimizer(config.optimizer, config.updates)
+    with jax.set_mesh(mesh), launch.StopRequest() as stop, launch.progress_bar() as progress:
+        state, shardings = init_train_state(
+            jax.random.key(config.seed), functools.partial(init_params, model), optimizer, mesh
+        )
+        manager = checkpoint.open_checkpoints(workdir)
+        if manager.latest_step() is not None:
+            state = type(state)(**checkpoint.restore(manager, arrays=state._asdict()))
+        sums = gradient_sums(functools.partial(next_token_loss, model))
+        step = make_train_step(sums, optimizer, shardings, router_bias_rate=config.router_bias_rate)
+        start = int(state.update)
+        log = JsonLines(workdir / "metrics.jsonl", resume_step=start)
+        task = progress.add_task("pretrain", total=config.updates, completed=start, figures="")
+        facts = {"model": to_dict(model), "run": {"experiment": "pretrain", "config": to_dict(config)}}
+        save = lambda update, wait: checkpoint.save(manager, update, arrays=state._asdict(), facts=facts, wait=wait)
+        began = time.monotonic()
+        for update in range(start + 1, config.updates + 1):
+            batch = jax.device_put(make_batch(config, tokenizer, update), batch_sharding(mesh))
+            state, metrics = step(state, batch, {})
+            if update % 20 == 0 or update == config.updates:
+                metrics = {name: float(value) for name, value in metrics.items()}
+                if not np.isfinite(metrics["loss"]):
+                    raise UserError(f"loss is {metrics['loss']} at update {update}; the last good checkpoint is kept in {workdir}")
+                log.write({"step": update, "seconds": time.monotonic() - began} | metrics)
+                progress.update(task, completed=update, figures=f"loss {metrics['loss']:.4f}  MaxVio {metrics['max_violation']:.2f}")
+            if stop:
+                save(update, True)
+                raise launch.Interrupted
+            if update % config.save_every == 0:
+                save(update, False)
+        save(config.updates, True)
+    if config.publish:
+        checkpoint.publish(workdir, config.publish)
+        launch.console.print(f"published {Path(config.publish)}")
+
+
+if __name__ == "__main__":
+    launch.run(main, Config)

@@ -1,0 +1,1 @@
+"""Tokenizers, prompts and batches. grain and numpy, no jax."""

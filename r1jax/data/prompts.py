@@ -1,0 +1,33 @@
+"""Prompt templates of the paper, and prompts as arrays."""
+
+import numpy as np
+
+R1_ZERO_PREFIX = (
+    "A conversation between User and Assistant. The user asks a question, and the Assistant solves it. The assistant "
+    "first thinks about the reasoning process in the mind and then provides the user with the answer. The reasoning "
+    "process and answer are enclosed within <think> </think> and <answer> </answer> tags, respectively, i.e., "
+    "<think> reasoning process here </think> <answer> answer here </answer>. User:"
+)
+R1_ZERO_SUFFIX = "Assistant:"
+
+
+def r1_zero_prompt(question: str) -> str:
+    """The template of DeepSeek-R1-Zero (arXiv 2501.12948 v1, table 1), `question` in place of "prompt".
+
+    Plain text without chat tokens; the model itself opens <think>.
+    """
+    return f"{R1_ZERO_PREFIX} {question} {R1_ZERO_SUFFIX}"
+
+
+def pad_prompts(prompts: list[list[int]], slots: int) -> tuple[np.ndarray, np.ndarray]:
+    """Token ids as one array padded with 0 on the left, [P, slots] int32, and the lengths [P] int32.
+
+    Raises:
+      ValueError: a prompt is empty or does not fit; says which and how long it is.
+    """
+    array = np.zeros((len(prompts), slots), np.int32)
+    for row, ids in enumerate(prompts):
+        if not 0 < len(ids) <= slots:
+            raise ValueError(f"prompt {row} has {len(ids)} tokens; 1 to {slots} fit (prompt_slots)")
+        array[row, slots - len(ids) :] = ids
+    return array, np.array([len(ids) for ids in prompts], np.int32)

@@ -1,0 +1,68 @@
+"""What in the first rollouts would keep the reward flat, said in words."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from r1jax.evaluation import Response
+from r1jax.rewards.format import format_problem
+
+
+def diagnose(prompts: Sequence[str], groups: Sequence[Sequence[Response]], metrics: dict, *, max_new_tokens: int) -> list[str]:
+    """Findings on one iteration, the most damaging first; empty where nothing stands in the way of learning.
+
+    Args:
+      prompts: P texts as the model saw them.
+      groups: P groups of G judged responses.
+      metrics: of the iteration, from `make_grpo_iteration`.
+      max_new_tokens: limit of a response.
+    """
+    flat = [response for group in groups for response in group]
+    share = lambda predicate: sum(map(bool, map(predicate, flat))) / len(flat)
+    percent = lambda value: f"{100 * value:.0f}%"
+    outcomes = metrics["outcomes"]
+    findings = []
+
+    if metrics["sampler_mismatch"] > 1e-3:
+        findings.append(
+            f"sampler and trainer disagree by {metrics['sampler_mismatch']:.2g} nats a token "
+            f"(largest {metrics['sampler_mismatch_max']:.2g}): they do not compute the same policy. Look at temperature, "
+            "precision and expert routing before anything else."
+        )
+    broken = sum(outcomes.get(name, 0.0) for name in ("gold_unparseable", "timeout", "error"))
+    if broken:
+        findings.append(f"the judge could not decide on {percent(broken)} of the responses; they teach nothing")
+    truncated = metrics["truncated_share"]
+    if truncated > 0.2:
+        findings.append(
+            f"{percent(truncated)} of the responses were cut at {max_new_tokens} tokens and cannot score; raise "
+            "max_new_tokens, or check that the base model emits end-of-sequence"
+        )
+    if share(lambda r: r.finished) == 0:
+        findings.append("no response ended by itself: end-of-sequence is never sampled; is it the tokenizer's?")
+    if outcomes.get("no_answer", 0.0) > 0.5:
+        findings.append(f"no answer could be read from {percent(outcomes['no_answer'])} of the responses{_why_unread(flat)}")
+    if metrics["format_share"] < 0.5:
+        problems = Counter(format_problem(r.text) for r in flat)
+        problems.pop(None, None)
+        most = ", ".join(f"{what} ({percent(n / len(flat))})" for what, n in problems.most_common(3))
+        findings.append(f"only {percent(metrics['format_share'])} of the responses keep the format; the rest: {most}")
+    if any(prompt.rstrip().endswith("<think>") for prompt in prompts) and share(lambda r: "<think>" in r.text) < 0.5:
+        findings.append("the prompt already opens <think>, so responses lack it and the format reward stays 0: drop one of the two")
+    flat_groups = metrics["zero_variance_groups"]
+    if flat_groups > 0.5:
+        why = "always right" if metrics["accuracy"] > 0.5 else "never right"
+        findings.append(
+            f"{percent(flat_groups)} of the groups have one reward throughout and give no gradient (mostly {why}): "
+            f"{'harder' if metrics['accuracy'] > 0.5 else 'easier'} problems or a larger group_size would help"
+        )
+    if metrics["accuracy"] == 0:
+        findings.append("not one response is right: outcome reward has nothing to amplify; check an answer by hand, or start easier")
+    return findings
+
+
+def _why_unread(flat: Sequence[Response]) -> str:
+    unread = [r for r in flat if r.judgements["accuracy"].outcome == "no_answer"]
+    cut = sum(not r.finished for r in unread)
+    problems = Counter(format_problem(r.text) for r in unread if r.finished)
+    parts = [f"{cut} were cut off"] * bool(cut) + [f"{n} {what}" for what, n in problems.most_common(2) if what]
+    return f" ({'; '.join(parts)}). Example: {unread[0].text[:120]!r}"

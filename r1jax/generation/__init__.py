@@ -1,0 +1,1 @@
+"""Turning a model and prompts into completions."""

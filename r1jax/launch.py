@@ -1,0 +1,88 @@
+"""How every experiment begins and ends: command line, allocator, signals, progress, one clear message per mistake."""
+
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from r1jax.config import UserError
+
+# glibc returns every large buffer to the kernel and faults it in again at the next step; XLA on CPU then runs several
+# times slower. These keep freed memory in the process and ask for huge pages.
+ALLOCATOR = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184:glibc.malloc.top_pad=268435456"
+
+console = Console(highlight=False)
+
+
+class Interrupted(Exception):
+    """The run was asked to stop, has saved, and can be resumed."""
+
+
+class StopRequest:
+    """Set by SIGINT or SIGTERM; loops look at it between steps. A second signal ends the process at once."""
+
+    def __init__(self):
+        self.signal: int | None = None
+
+    def __bool__(self) -> bool:
+        return self.signal is not None
+
+    def __enter__(self):
+        self._previous = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_):
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _note(self, number, _frame):
+        if self:
+            os._exit(128 + number)
+        self.signal = number
+        console.print("\n[yellow]stopping after this step and saving; once more to stop at once")
+
+
+def tune_allocator() -> None:
+    """Restart this process with glibc's allocator set for XLA on CPU; where glibc or a CPU run is absent, do nothing.
+
+    Call before anything is allocated. A setting that is already in GLIBC_TUNABLES stays.
+    """
+    wanted = sys.platform == "linux" and os.environ.get("JAX_PLATFORMS", "cpu") == "cpu"
+    if wanted and "GLIBC_TUNABLES" not in os.environ and sys.orig_argv:
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | {"GLIBC_TUNABLES": ALLOCATOR})
+
+
+def run(main: Callable[[Any], None], config_class: type) -> None:
+    """Parse the command line into `config_class`, run `main`, and exit: 0 done or stopped on request, 1 a user's mistake.
+
+    An unknown option or a value of the wrong type exits with 2.
+    """
+    tune_allocator()
+    import tyro
+
+    config = tyro.cli(config_class, description=sys.modules[main.__module__].__doc__)
+    try:
+        main(config)
+    except UserError as error:
+        Console(stderr=True, highlight=False).print(f"[bold red]error:[/] {error}", soft_wrap=True)
+        sys.exit(1)
+    except Interrupted:
+        console.print(f"saved; to resume, run the same command again:\n  {resume_command()}", soft_wrap=True)
+
+
+def resume_command() -> str:
+    """This process's command line, as one would type it."""
+    return shlex.join([os.path.basename(sys.orig_argv[0]), *sys.orig_argv[1:]])
+
+
+def progress_bar() -> Progress:
+    """A rich progress bar with elapsed and remaining time and a column for live figures (field `figures`)."""
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("eta"),
+        TimeRemainingColumn(), TextColumn("{task.fields[figures]}"), console=console, speed_estimate_period=120,
+    )

@@ -1,0 +1,48 @@
+"""Records of a run as JSON lines, exact across interruptions."""
+
+import json
+from pathlib import Path
+
+
+class JsonLines:
+    """A file of JSON records, each with a `step`; appended one whole line at a time."""
+
+    def __init__(self, path: str | Path, *, resume_step: int):
+        """Open for appending; records later than `resume_step` are dropped, for those steps will be run again."""
+        self.path = Path(path)
+        kept = [record for record in read_json_lines(self.path) if record["step"] <= resume_step]
+        if self.path.exists() and not self.path.is_file():
+            partial = self.path
+        else:
+            partial = self.path.with_suffix(".partial")
+            partial.write_text("".join(json.dumps(record) + "\n" for record in kept))
+            partial.rename(self.path)
+        self._file = self.path.open("a")
+
+    def write(self, record: dict) -> None:
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+
+
+def read_json_lines(path: str | Path) -> list[dict]:
+    """All complete records of a file; none where it is missing. A last line cut off by a crash is left out."""
+    path = Path(path)
+    if not path.is_file():
+        return []
+    records = []
+    lines = path.read_text().split("\n")
+    for number, line in enumerate(lines, start=1):
+        try:
+            records.append(json.loads(line)) if line else None
+        except json.JSONDecodeError as error:
+            if number < len(lines):
+                raise ValueError(f"{path}, line {number}: not a JSON record ({error}): {line[:80]!r}") from error
+    return records
+
+
+def write_json(path: str | Path, value) -> None:
+    """Write a JSON file in one move, so that a reader or a crash never sees half of it."""
+    path = Path(path)
+    partial = path.with_suffix(path.suffix + ".partial")
+    partial.write_text(json.dumps(value, indent=2) + "\n")
+    partial.rename(path)

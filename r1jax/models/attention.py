@@ -1,0 +1,66 @@
+"""Multi-head latent attention (DeepSeek-V3, eq. 1-11)."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from r1jax.models.cache import Entries
+from r1jax.models.config import ModelConfig
+from r1jax.models.layers import RMSNorm, weight
+from r1jax.ops.attention import attend, latent_attend
+from r1jax.ops.rotary import apply_rotary, rotary_frequencies
+
+
+class LatentAttention(nn.Module):
+    """MLA. Without a cache it expands keys and values per head; with one it runs absorbed, in the latent space."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x, positions, mask, cache: Entries | None = None, cache_mask=None):
+        """Attend from T new tokens to themselves and to what the cache holds.
+
+        Args:
+          x: [B, T, D], normed.
+          positions: [B, T] int32.
+          mask: [B, T, T] bool, new tokens seeing new tokens.
+          cache: one layer's entries ([B, S, R], [B, S, Hr]), read only.
+          cache_mask: [B, T, S] bool.
+
+        Returns:
+          output [B, T, D], and the Entries of the new tokens ([B, T, R], [B, T, Hr]) for the caller to store.
+        """
+        config = self.config
+        heads, nope, rope = config.num_heads, config.qk_nope_head_dim, config.qk_rope_head_dim
+        frequencies = rotary_frequencies(rope, config.rope_theta)
+
+        query_in, query_axis = x, "embed"
+        if config.q_lora_rank:
+            q_down = weight(self, "q_down", (config.embed_dim, config.q_lora_rank), ("embed", "q_lora"), config)
+            query_in, query_axis = RMSNorm(config, axis="q_lora", name="q_norm")(x @ q_down), "q_lora"
+        q_up = weight(self, "q_up", (query_in.shape[-1], heads, nope + rope), (query_axis, "heads", "head_dim"), config)
+        query = jnp.einsum("btr,rnh->btnh", query_in, q_up)
+        q_nope, q_rope = query[..., :nope], apply_rotary(query[..., nope:], positions, frequencies)
+
+        kv_down = weight(self, "kv_down", (config.embed_dim, config.kv_lora_rank + rope), ("embed", "kv_lora"), config)
+        compressed = x @ kv_down
+        latent = RMSNorm(config, axis="kv_lora", name="kv_norm")(compressed[..., : config.kv_lora_rank])
+        rope_key = apply_rotary(compressed[..., None, config.kv_lora_rank :], positions, frequencies)[..., 0, :]
+
+        kv_up_shape = (config.kv_lora_rank, heads, nope + config.v_head_dim)
+        kv_up = weight(self, "kv_up", kv_up_shape, ("kv_lora", "heads", "head_dim"), config)
+        key_up, value_up = kv_up[..., :nope], kv_up[..., nope:]
+        scale = (nope + rope) ** -0.5
+        if cache is None:
+            shared = jnp.broadcast_to(rope_key[:, :, None], (*rope_key.shape[:2], heads, rope))
+            key = jnp.concatenate([jnp.einsum("bsr,rnh->bsnh", latent, key_up), shared], axis=-1)
+            value = jnp.einsum("bsr,rnh->bsnh", latent, value_up)
+            mixed = attend(jnp.concatenate([q_nope, q_rope], axis=-1), key, value, mask, scale=scale)
+        else:
+            latent_query = jnp.einsum("btnh,rnh->btnr", q_nope, key_up)
+            parts = [(cache.latent, cache.rope_key, cache_mask), (latent, rope_key, mask)]
+            pooled = latent_attend(latent_query, q_rope, parts, scale=scale)
+            mixed = jnp.einsum("btnr,rnh->btnh", pooled.astype(value_up.dtype), value_up)
+
+        out_shape = (heads, config.v_head_dim, config.embed_dim)
+        out = weight(self, "out", out_shape, ("heads", "head_dim", "embed"), config)
+        return jnp.einsum("btnh,nhd->btd", mixed, out), Entries(latent, rope_key)

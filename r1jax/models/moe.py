@@ -1,0 +1,52 @@
+"""DeepSeekMoE feed-forward layer: routed experts chosen by sigmoid scores, plus shared experts."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from r1jax.models.config import ModelConfig
+from r1jax.models.layers import MLP, weight
+from r1jax.ops.moe import expert_load, experts_dense, experts_ragged, route
+
+
+class MoE(nn.Module):
+    """Routed and shared experts (DeepSeek-V3, eq. 12-16), dropless."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x, router_bias, token_mask):
+        """Apply the experts.
+
+        Args:
+          x: [B, T, D].
+          router_bias: [E] float32, added to the scores for the choice of experts only; state, not a parameter.
+          token_mask: [B, T], 0 for padding, which is left out of the load.
+
+        Returns:
+          output [B, T, D] and the load [E] float32, tokens sent to each expert.
+        """
+        config, (batch, length, embed_dim) = self.config, x.shape
+        experts, mlp_dim = config.num_experts, config.expert_mlp_dim
+        router_init = nn.with_logical_partitioning(nn.initializers.normal(config.init_stddev), ("embed", "experts"))
+        router = self.param("router", router_init, (embed_dim, experts), jnp.float32)
+        gate = weight(self, "gate", (experts, embed_dim, mlp_dim), ("experts", "embed", "expert_mlp"), config)
+        up = weight(self, "up", (experts, embed_dim, mlp_dim), ("experts", "embed", "expert_mlp"), config)
+        down = weight(self, "down", (experts, mlp_dim, embed_dim), ("experts", "expert_mlp", "embed"), config)
+
+        tokens = x.reshape(-1, embed_dim)
+        scores = jax.nn.sigmoid(tokens.astype(jnp.float32) @ router)
+        indices, weights = route(
+            scores,
+            router_bias,
+            num_selected=config.num_experts_per_token,
+            num_groups=config.num_expert_groups,
+            num_limited_groups=config.num_limited_groups,
+            scaling=config.routed_scaling_factor,
+        )
+        run_experts = experts_dense if config.expert_dispatch == "dense" else experts_ragged
+        routed = run_experts(tokens, indices, weights, gate, up, down).reshape(x.shape)
+        load = expert_load(indices, experts, token_mask.reshape(-1))
+        if config.num_shared_experts:
+            routed += MLP(config, mlp_dim * config.num_shared_experts, name="shared")(x)
+        return routed, load

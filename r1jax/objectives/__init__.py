@@ -1,0 +1,8 @@
+"""Losses and advantages as pure functions of arrays; import them into any JAX project."""
+
+from r1jax.objectives.advantages import group_advantages
+from r1jax.objectives.grpo import grpo_loss, grpo_sums
+from r1jax.objectives.sft import next_token_sums
+from r1jax.ops.logprobs import token_logprobs
+
+__all__ = ["group_advantages", "grpo_loss", "grpo_sums", "next_token_sums", "token_logprobs"]

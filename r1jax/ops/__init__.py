@@ -1,0 +1,1 @@
+"""Mathematics of the model: arrays in, arrays out. Imports jax only."""

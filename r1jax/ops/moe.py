@@ -1,0 +1,105 @@
+"""DeepSeekMoE: routing, the two ways to run the experts, and the router-bias update."""
+
+import jax
+import jax.numpy as jnp
+
+_MASKED = -jnp.inf
+
+
+def route(scores, bias, *, num_selected: int, num_groups: int = 1, num_limited_groups: int = 1, scaling: float = 1.0):
+    """Choose experts for each token with group-limited top-k and a selection-only bias (DeepSeek-V3, eq. 12-16).
+
+    A group's score is the sum of its two best biased scores; the best `num_limited_groups` groups stay. The weights
+    come from the unbiased scores of the chosen experts, renormalised and scaled.
+
+    Args:
+      scores: [N, E] float32 affinities in (0, 1), sigmoid of the router logits.
+      bias: [E] float32, added for the choice only; no gradient flows to it.
+      num_selected: experts per token.
+      num_groups, num_limited_groups: E is cut into `num_groups` equal groups, of which this many may be used.
+      scaling: multiplies the renormalised weights.
+
+    Returns:
+      indices [N, num_selected] int32, weights [N, num_selected] float32 that sum to `scaling` over the last axis.
+    """
+    choice = jax.lax.stop_gradient(scores) + jax.lax.stop_gradient(bias)
+    if num_groups > num_limited_groups:
+        grouped = choice.reshape(*choice.shape[:-1], num_groups, -1)
+        group_score = jax.lax.top_k(grouped, min(2, grouped.shape[-1]))[0].sum(-1)
+        kept = jax.lax.top_k(group_score, num_limited_groups)[1]
+        keep = jax.nn.one_hot(kept, num_groups, dtype=jnp.bool_).any(-2)
+        # Dropped groups get -inf: with 0 they would win over kept experts whose biased score is negative.
+        choice = jnp.where(keep[..., None], grouped, _MASKED).reshape(choice.shape)
+    indices = jax.lax.top_k(choice, num_selected)[1]
+    chosen = jnp.take_along_axis(scores, indices, axis=-1)
+    return indices, chosen / (chosen.sum(-1, keepdims=True) + 1e-20) * scaling
+
+
+def expert_load(indices, num_experts: int, token_mask) -> jax.Array:
+    """Tokens sent to each expert, [E] float32, from indices [N, K] and token_mask [N] (0 for padding)."""
+    ones = jnp.broadcast_to(token_mask[:, None].astype(jnp.float32), indices.shape)
+    return jnp.zeros(num_experts, jnp.float32).at[indices.reshape(-1)].add(ones.reshape(-1))
+
+
+def update_router_bias(bias, load, *, rate):
+    """Move each expert's bias by `rate` towards the mean load: b_i += rate * sign(mean - load_i).
+
+    Auxiliary-loss-free balancing (arXiv 2408.15664, algorithm 1). `load` must be the sum over the whole batch of the
+    step: every device and every micro-batch.
+
+    Args:
+      bias, load: [..., E]; the leading axis is usually the MoE layers.
+      rate: the paper's gamma, 0.001 for most of DeepSeek-V3's pre-training.
+    """
+    return bias + rate * jnp.sign(load.mean(-1, keepdims=True) - load)
+
+
+def max_violation(load) -> jax.Array:
+    """MaxVio of arXiv 2408.15664: (max load - mean load) / mean load over the last axis; 0 is perfect balance."""
+    mean = load.mean(-1)
+    return (load.max(-1) - mean) / jnp.maximum(mean, 1.0)
+
+
+def swiglu(x, gate, up, down):
+    """down(silu(x gate) * (x up)): x [..., D], gate and up [D, F], down [F, D]."""
+    return (jax.nn.silu(x @ gate) * (x @ up)) @ down
+
+
+def experts_dense(x, indices, weights, gate, up, down):
+    """Weighted sum of the chosen experts' SwiGLU outputs, computed by running every expert on every token.
+
+    Exact and dropless. It spends E / K times the necessary FLOPs, and is still the fastest form on CPU for small
+    experts, where it is three large products. The reference for `experts_ragged`.
+
+    Args:
+      x: [N, D] tokens.
+      indices, weights: [N, K] from `route`.
+      gate, up: [E, D, F]; down: [E, F, D].
+
+    Returns:
+      [N, D], dtype of `x`.
+    """
+    num_experts, embed_dim, mlp_dim = gate.shape
+    combine = jnp.zeros((x.shape[0], num_experts), weights.dtype)
+    for slot in range(indices.shape[-1]):
+        combine += jax.nn.one_hot(indices[:, slot], num_experts, dtype=weights.dtype) * weights[:, slot, None]
+    wide = lambda w: w.transpose(1, 0, 2).reshape(embed_dim, num_experts * mlp_dim)
+    hidden = jax.nn.silu(x @ wide(gate)) * (x @ wide(up))
+    hidden = hidden.reshape(-1, num_experts, mlp_dim) * combine[..., None].astype(x.dtype)
+    return hidden.reshape(x.shape[0], -1) @ down.reshape(num_experts * mlp_dim, embed_dim)
+
+
+def experts_ragged(x, indices, weights, gate, up, down):
+    """The same sum as `experts_dense`, with tokens sorted by expert and grouped products (`jax.lax.ragged_dot`).
+
+    Dropless, and spends only the necessary FLOPs on accelerators. Arguments and result as `experts_dense`.
+    """
+    num_tokens, num_selected = indices.shape
+    flat = indices.reshape(-1)
+    order = jnp.argsort(flat, stable=True)
+    sizes = jnp.bincount(flat, length=gate.shape[0]).astype(jnp.int32)
+    rows = x[order // num_selected]
+    hidden = jax.nn.silu(jax.lax.ragged_dot(rows, gate, sizes)) * jax.lax.ragged_dot(rows, up, sizes)
+    out = jax.lax.ragged_dot(hidden, down, sizes)
+    out = out[jnp.argsort(order)].reshape(num_tokens, num_selected, -1)
+    return jnp.einsum("nkd,nk->nd", out, weights.astype(out.dtype))

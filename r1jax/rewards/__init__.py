@@ -1,0 +1,1 @@
+"""Judging completions: text in, numbers out. No jax."""

@@ -1,0 +1,190 @@
+"""The host's side of GRPO: one iteration from prompts to an updated policy."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import jax
+import numpy as np
+
+from r1jax.config import UserError
+from r1jax.data.tokenizer import Tokenizer
+from r1jax.evaluation import Evaluation, Response, describe_responses, judge_responses, outcome_rates, respond
+from r1jax.generation.rollout import generate
+from r1jax.models.config import ModelConfig
+from r1jax.objectives import group_advantages
+from r1jax.optimizer import OptimizerConfig
+from r1jax.rewards.judgement import TEACHING_OUTCOMES
+from r1jax.rl import GrpoRows, Rows, completion_lengths, grpo_batch_loss, make_score, sorted_by_length
+from r1jax.sharding import batch_sharding, check_divides
+from r1jax.train import TrainState, gradient_sums, make_train_step
+
+TRAINING_STREAM, EVALUATION_STREAM = 0, 1  # folded into the seed, so that evaluation never shares noise with training
+
+
+@dataclasses.dataclass(frozen=True)
+class GrpoConfig:
+    """Group Relative Policy Optimization; what the paper states is its value for R1-Zero unless noted."""
+
+    optimizer: OptimizerConfig
+    iterations: int
+    """Rollout phases, each followed by one pass over its samples."""
+    prompts: int = 512
+    """Questions a rollout phase (512 in the paper: 32 an update times 16 updates)."""
+    group_size: int = 16
+    """Completions a question."""
+    mini_batches: int = 16
+    """Updates a rollout phase; its completions are split among them at random, after advantages are computed."""
+    micro_batches: int = 1
+    """Parts of a mini-batch that are in memory one at a time; rows of like length go together."""
+    prompt_slots: int = 1024
+    """Longest prompt, in tokens."""
+    max_new_tokens: int = 32768
+    """Longest completion, in tokens; 32,768 in the paper's first 8,200 updates."""
+    temperature: float = 1.0
+    """Of sampling, and of the log-probabilities trained on."""
+    clip_epsilon: float = 0.2
+    """Half-width of the ratio's trust region (not stated for R1-Zero)."""
+    kl_coef: float = 0.001
+    """Weight of the KL penalty towards the reference."""
+    reference_every: int = 400
+    """Updates after which the policy becomes the reference; a multiple of mini_batches."""
+    router_bias_rate: float = 0.0
+    """Step of expert balancing (not stated for RL; 0 at the end of DeepSeek-V3's pre-training)."""
+    halvings: int = 0
+    """How often a rollout's batch is halved as its rows finish."""
+
+    def check(self, mesh) -> None:
+        """Raise UserError where the sizes do not fit each other or the mesh."""
+        rows = self.prompts * self.group_size
+        if rows % (self.mini_batches * self.micro_batches):
+            raise UserError(
+                f"{self.prompts} prompts x {self.group_size} completions = {rows} rows do not divide into "
+                f"{self.mini_batches} mini-batches of {self.micro_batches} micro-batches"
+            )
+        if self.reference_every % self.mini_batches:
+            raise UserError(f"reference_every {self.reference_every} is not a multiple of mini_batches {self.mini_batches}")
+        check_divides(mesh, self.prompts, "batch", "the number of prompts")
+        check_divides(mesh, rows // self.mini_batches // self.micro_batches, "batch", "a micro-batch")
+
+
+def make_sampler(model: ModelConfig, tokenizer: Tokenizer, config: GrpoConfig, mesh):
+    """Sample a group for each of config.prompts prompts: (state, prompts [P, S], lengths [P], key) -> Rollout."""
+
+    def sample(state: TrainState, prompts, lengths, key):
+        keys = jax.vmap(partial(jax.random.fold_in, key))(np.arange(len(prompts)))
+        prompts, lengths, keys = jax.device_put((prompts, lengths, keys), batch_sharding(mesh))
+        return generate(
+            model, state.params, state.router_bias, prompts, lengths, keys, group_size=config.group_size,
+            max_new_tokens=config.max_new_tokens, eos_id=tokenizer.eos_id, temperature=config.temperature,
+            halvings=config.halvings,
+        )  # fmt: skip
+
+    return sample
+
+
+def make_grpo_iteration(
+    model: ModelConfig,
+    tokenizer: Tokenizer,
+    optimizer,
+    state_shardings,
+    mesh,
+    config: GrpoConfig,
+    *,
+    seed: int,
+    judges: dict[str, Callable],
+    reward: Callable[[list[list[Response]], np.random.Generator], np.ndarray],
+):
+    """Compile one iteration of GRPO.
+
+    Args:
+      judges: name -> (record, completion) -> Judgement; "accuracy" and "format" are reported.
+      reward: (P groups of G judged responses, random generator) -> [P, G] numbers to be maximised.
+
+    Returns:
+      iteration(state, reference, step, records, prompts) -> (state, metrics, groups). `state` is donated;
+      `reference` is (params, router_bias) of the reference policy; `step` names the iteration and its noise;
+      `records` and `prompts` are config.prompts problems. Metrics are floats, `groups` the judged responses.
+    """
+    sample = make_sampler(model, tokenizer, config, mesh)
+    lengths = completion_lengths(config.max_new_tokens)
+    score = make_score(model, num_micro_batches=config.micro_batches * config.mini_batches, lengths=lengths)
+    sums = sorted_by_length(gradient_sums(partial(grpo_batch_loss, model)), config.micro_batches, lengths)
+    train_step = make_train_step(sums, optimizer, state_shardings, router_bias_rate=config.router_bias_rate)
+    scalars = {"temperature": config.temperature, "clip_epsilon": config.clip_epsilon, "kl_coef": config.kl_coef}
+    root = jax.random.fold_in(jax.random.key(seed), TRAINING_STREAM)
+
+    def iteration(state: TrainState, reference, step: int, records: Sequence[dict], prompts: Sequence[str]):
+        clock = [time.monotonic()]
+        tick = lambda: clock.append(time.monotonic()) or clock[-1] - clock[-2]
+        rng = np.random.default_rng((seed, TRAINING_STREAM, step))
+        key = jax.random.fold_in(root, step)
+        rollout, texts = respond(lambda p, n: sample(state, p, n, key), tokenizer, prompts, config.prompt_slots)
+        seconds = {"rollout": tick()}
+
+        groups = judge_responses(judges, records, rollout, texts)
+        rewards = reward(groups, rng)
+        known = np.array([[r.judgements["accuracy"].outcome in TEACHING_OUTCOMES for r in group] for group in groups])
+        advantages = np.asarray(group_advantages(rewards, known))
+        seconds["reward"] = tick()
+
+        rows = _rows(rollout, *_prompt_arrays(tokenizer, prompts, config.prompt_slots), known)
+        rows = jax.device_put(rows, batch_sharding(mesh))
+        old = score(state.params, state.router_bias, rows, config.temperature)
+        ref = score(*reference, rows, config.temperature)
+        old_host = np.asarray(old)
+        seconds["scoring"] = tick()
+
+        batch = GrpoRows(rows, old, ref, jax.device_put(advantages.reshape(-1), batch_sharding(mesh)))
+        order = rng.permutation(advantages.size).reshape(config.mini_batches, -1)
+        updates = []
+        for chosen in order:
+            mini_batch = jax.device_put(jax.tree.map(lambda x: x[chosen], batch), batch_sharding(mesh))
+            state, metrics = train_step(state, mini_batch, scalars)
+            updates.append(metrics)
+        metrics = {name: float(np.mean([m[name] for m in updates])) for name in updates[0]}
+        seconds["update"] = tick()
+
+        mask = rollout.mask.reshape(old_host.shape)
+        mismatch = np.abs(old_host - rollout.sampler_logprobs.reshape(old_host.shape))[mask]
+        metrics |= describe_responses(records, groups) | {"reward": float(rewards.mean())}
+        metrics["zero_variance_groups"] = float(np.mean(~advantages.any(axis=1)))
+        metrics |= {"sampler_mismatch": float(mismatch.mean()), "sampler_mismatch_max": float(mismatch.max())}
+        metrics |= {"outcomes": outcome_rates(groups), "seconds": seconds}
+        return state, metrics, groups
+
+    return iteration
+
+
+def _prompt_arrays(tokenizer, prompts, slots):
+    from r1jax.data.prompts import pad_prompts
+
+    return pad_prompts([tokenizer.encode(prompt) for prompt in prompts], slots)
+
+
+def _rows(rollout, prompts, lengths, known) -> Rows:
+    """One row a completion; completions whose reward is unknown get an empty mask, so that they do not count."""
+    group = rollout.tokens.shape[1]
+    flat = lambda x: x.reshape(-1, *x.shape[2:])
+    mask = rollout.mask & known[..., None]
+    return Rows(np.repeat(prompts, group, 0), np.repeat(lengths, group), flat(rollout.tokens), flat(mask))
+
+
+def evaluate_policy(sample, tokenizer: Tokenizer, config: GrpoConfig, *, seed, judges, records, prompts, stop=None) -> Evaluation:
+    """Sample config.group_size responses to every problem with the sampler of training, and judge them.
+
+    Args:
+      sample: (prompts, lengths, key) -> Rollout.
+      records, prompts: N problems; N is rounded up to whole batches by repetition, and the repeats are dropped.
+      stop: looked at between batches; where true, Interrupted is raised by the caller's handling of None.
+    """
+    root = jax.random.fold_in(jax.random.key(seed), EVALUATION_STREAM)
+    groups: list[list[Response]] = []
+    for batch, start in enumerate(range(0, len(prompts), config.prompts)):
+        some = list(prompts[start : start + config.prompts])
+        padded = some + [some[0]] * (config.prompts - len(some))
+        key = jax.random.fold_in(root, batch)
+        rollout, texts = respond(lambda p, n: sample(p, n, key), tokenizer, padded, config.prompt_slots)
+        groups += judge_responses(judges, records[start : start + len(some)], rollout, texts[: len(some)])
+    return Evaluation(list(records), list(prompts), groups)

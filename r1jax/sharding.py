@@ -1,0 +1,124 @@
+"""The device mesh, and the one table that says which logical axis lies on which mesh axis."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from r1jax.config import UserError
+
+MESH_AXES = ("data", "fsdp", "expert", "tensor", "sequence")
+
+RULES = {
+    "batch": ("data", "fsdp", "expert"),
+    "length": "sequence",
+    "embed_activation": None,
+    "embed": "fsdp",
+    "vocab": "tensor",
+    "heads": "tensor",
+    "head_dim": None,
+    "mlp": "tensor",
+    "experts": "expert",
+    "expert_mlp": "tensor",
+    "q_lora": None,
+    "kv_lora": None,
+    "layers": None,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """Devices along each mesh axis. One axis may be -1: whatever is left."""
+
+    data: int = 1
+    """Replicas of the parameters."""
+    fsdp: int = -1
+    """Parameters, gradients and optimizer state are cut along this axis; the batch too."""
+    expert: int = 1
+    """Experts are spread along this axis; the batch too."""
+    tensor: int = 1
+    """Heads, hidden widths and the vocabulary are cut along this axis."""
+    sequence: int = 1
+    """Tokens of a sequence are cut along this axis."""
+
+
+def make_mesh(config: MeshConfig, devices=None) -> Mesh:
+    """Arrange the devices as a mesh with all five axes, axes of length 1 included.
+
+    Raises:
+      UserError: the axes do not multiply to the number of devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    sizes = [getattr(config, axis) for axis in MESH_AXES]
+    shown = ", ".join(f"{axis}={size}" for axis, size in zip(MESH_AXES, sizes))
+    known = 1
+    for size in sizes:
+        known *= max(size, 1)
+    if sizes.count(-1) > 1 or any(size == 0 or size < -1 for size in sizes):
+        raise UserError(f"mesh {shown}: every axis must be a positive number, at most one of them -1")
+    if len(devices) % known or (-1 not in sizes and known != len(devices)):
+        raise UserError(f"mesh {shown} asks for a multiple of {known} devices, and there are {len(devices)}; change --mesh")
+    sizes = [len(devices) // known if size == -1 else size for size in sizes]
+    return jax.make_mesh(sizes, MESH_AXES, axis_types=(AxisType.Auto,) * len(sizes), devices=devices)
+
+
+def partition_spec(axes) -> PartitionSpec:
+    """Mesh axes for a tuple of logical axes; None stays None."""
+    return PartitionSpec(*(None if axis is None else RULES[axis] for axis in axes))
+
+
+def constrain(x: jax.Array, axes) -> jax.Array:
+    """Ask that `x` lie as its logical `axes` say on the mesh in force; without a mesh, do nothing."""
+    if jax.sharding.get_abstract_mesh().empty:
+        return x
+    return jax.lax.with_sharding_constraint(x, partition_spec(axes))
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Rows over every axis that carries the batch, the rest replicated."""
+    return NamedSharding(mesh, partition_spec(("batch",)))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The same on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def tree_shardings(abstract, mesh: Mesh):
+    """A sharding for each leaf: from its logical axes where Flax metadata gives them, replicated elsewhere.
+
+    Args:
+      abstract: a pytree of shapes, its parameters boxed with logical axes, as `jax.eval_shape` of an init function
+        gives it.
+
+    Returns:
+      The same tree, unboxed, with a NamedSharding at each leaf.
+
+    Raises:
+      UserError: a dimension is not divisible by the mesh axes it is cut along; says which.
+    """
+
+    def place(path, leaf):
+        if not isinstance(leaf, nn.LogicallyPartitioned):
+            return replicated(mesh)
+        for dim, (size, axis) in enumerate(zip(leaf.value.shape, leaf.names)):
+            check_divides(mesh, size, axis, f"dimension {dim} ({axis}) of {jax.tree_util.keystr(path)}")
+        return NamedSharding(mesh, partition_spec(leaf.names))
+
+    boxed = lambda leaf: isinstance(leaf, nn.LogicallyPartitioned)
+    return jax.tree_util.tree_map_with_path(place, abstract, is_leaf=boxed)
+
+
+def check_divides(mesh: Mesh, size: int, axis: str, what: str) -> None:
+    """Raise UserError where `size` of the logical `axis` does not divide over the mesh; `what` names it."""
+    mesh_axes = RULES[axis] or ()
+    mesh_axes = (mesh_axes,) if isinstance(mesh_axes, str) else mesh_axes
+    ways = 1
+    for name in mesh_axes:
+        ways *= mesh.shape[name]
+    if size % ways:
+        raise UserError(
+            f"{what} has size {size}, which does not divide over the {ways} devices of mesh axes "
+            f"{' x '.join(mesh_axes)}; change --mesh, or that size"
+        )
