@@ -31,14 +31,14 @@ from r1jax.train import LossOutput, gradient_sums, init_train_state, make_train_
 class Config:
     """Pre-training of the miniature base."""
 
-    tokenizer: str
+    tokenizer: str = "runs/tokenizer"
     """Folder with the tokenizer.model that train_tokenizer wrote."""
     workdir: str = "runs/pretrain"
     """Checkpoints and metrics go here; an interrupted run resumes from here."""
     publish: str | None = None
     """Copy the final weights and tokenizer, without optimizer state, to this folder, ready for --init."""
     seed: int = 0
-    updates: int = 4000
+    updates: int = 1000
     """Optimizer updates."""
     batch_size: int = 128
     """Rows an update."""

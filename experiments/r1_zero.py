@@ -1,35 +1,37 @@
 """R1-Zero: reinforcement learning from a base model by outcome and format reward alone, without supervised fine-tuning.
 
 DeepSeek-R1 (arXiv 2501.12948), section 2.2. Without options it starts from the small base model that comes with the
-package, trains on countdown problems for about ten minutes on two CPU cores, and compares accuracy, length and
-behaviour before and after on held-out problems.
+package, trains on countdown problems for some minutes on two CPU cores, and compares accuracy, length and behaviour
+before and after on held-out problems.
 """
 
 import dataclasses
-import functools
 import time
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from r1jax import checkpoint, launch, metrics as records_io
-from r1jax.config import UserError, claim_workdir, to_dict
+from r1jax import checkpoint, launch
+from r1jax.config import claim_workdir, to_dict
 from r1jax.data.prompts import r1_zero_prompt
 from r1jax.data.tokenizer import load_tokenizer
-from r1jax.evaluation import Response
+from r1jax.doctor import diagnose
+from r1jax.evaluation import Response, comparison_table, sample_record, summarize
+from r1jax.metrics import JsonLines, read_json, read_json_lines, write_json
 from r1jax.models.config import ModelConfig
-from r1jax.models.transformer import init_params
 from r1jax.optimizer import OptimizerConfig, make_optimizer
+from r1jax.report import write_report
 from r1jax.rewards.format import extract_answer, format_reward
-from r1jax.rl_loop import GrpoConfig, evaluate_policy, make_grpo_iteration, make_sampler
+from r1jax.rl_loop import GrpoConfig, evaluation_batches, freeze, make_grpo_iteration, make_sampler, start_policy
 from r1jax.sharding import MeshConfig, make_mesh
 from r1jax.tasks import BASE_MODEL
-from r1jax.tasks.countdown import Problem, countdown_reward, problems
-from r1jax.train import init_train_state
+from r1jax.tasks.countdown import countdown_reward, draw_problems
 
 JUDGES = {"accuracy": countdown_reward, "format": format_reward}
+SHOWN_PROBLEMS = 12  # held-out problems whose responses before and after are kept in samples.jsonl
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,15 +39,15 @@ class Config:
     """R1-Zero on countdown."""
 
     workdir: str = "runs/r1_zero"
-    """Checkpoints, metrics.jsonl, samples.jsonl, summary.json and report.html go here; a stopped run resumes from here."""
-    init: str = BASE_MODEL
+    """Checkpoints, metrics, samples, summary and report go here; a stopped run resumes from here."""
+    init: str | None = None
     """Workdir of the stage to start from; by default the base model that comes with the package."""
     seed: int = 0
     levels: tuple[int, ...] = (1, 2)
     """Countdown levels to train and evaluate on: level L offers L + 2 numbers."""
     grpo: GrpoConfig = GrpoConfig(
         optimizer=OptimizerConfig(learning_rate=3e-4, warmup_updates=5, weight_decay=0.0),
-        iterations=100,
+        iterations=60,
         prompts=32,
         mini_batches=2,
         micro_batches=4,
@@ -64,17 +66,14 @@ class Config:
 
 
 def rule_reward(groups: list[list[Response]], rng: np.random.Generator) -> np.ndarray:
-    """Accuracy plus format, with the same weight (eq. 4 of the Nature version); [P, G] in {0, 1, 2}."""
+    """Accuracy plus format, with the same weight (Nature 645:633, eq. 4); [P, G] in {0, 1, 2}."""
     return np.array([[sum(j.score for j in r.judgements.values()) for r in group] for group in groups], np.float32)
 
 
-def draw(pool: list[Problem], count: int, rng: np.random.Generator) -> list[Problem]:
-    """`count` different problems, as many of each level as possible, their numbers in random order."""
-    levels = sorted({problem.level for problem in pool})
-    by_level = [[p for p in pool if p.level == level] for level in levels]
-    chosen = [by_level[i % len(levels)] for i in range(count)]
-    picks = [problems_of_level[rng.integers(len(problems_of_level))] for problems_of_level in chosen]
-    return [p._replace(numbers=tuple(int(n) for n in rng.permutation(p.numbers))) for p in picks]
+def ask(levels: tuple[int, ...], split: str, count: int, rng: np.random.Generator) -> dict:
+    """Draw problems of a split, as records for the judges and prompts for the policy."""
+    drawn = draw_problems(levels, split, count, rng)
+    return {"records": [p.record for p in drawn], "prompts": [r1_zero_prompt(p.question) for p in drawn]}
 
 
 def main(config: Config) -> None:
@@ -82,59 +81,103 @@ def main(config: Config) -> None:
 
 
 def run(config: Config, experiment: str, reward: Callable[[list[list[Response]], np.random.Generator], np.ndarray]) -> None:
-    """Evaluate, train by GRPO on `reward`, evaluate again, report."""
-    began = time.monotonic()
-    mesh = make_mesh(config.mesh)
-    config.grpo.check(mesh)
-    parent = checkpoint.open_parent(config.init)
-    tokenizer = load_tokenizer(config.init)
-    model = ModelConfig(**parent.model)
+    """Evaluate the base, train by GRPO on `reward`, evaluate again, report."""
+    began, grpo, mesh = time.monotonic(), config.grpo, make_mesh(config.mesh)
+    grpo.check(mesh)
+    parent = checkpoint.open_parent(config.init or BASE_MODEL)
+    tokenizer, model = load_tokenizer(parent.folder), ModelConfig(**parent.model)
     workdir = claim_workdir(config.workdir, experiment, config)
+    if (workdir / "summary.json").exists():
+        return show(workdir)
     tokenizer.save(workdir)
-    grpo = config.grpo
-    optimizer = make_optimizer(grpo.optimizer, grpo.iterations * grpo.mini_batches)
-    ask = lambda chosen: {"records": [p.record for p in chosen], "prompts": [r1_zero_prompt(p.question) for p in chosen]}
-    pool = {split: [p for level in config.levels for p in problems(level, split)] for split in ("train", "held_out")}
-    held_out = ask(draw(pool["held_out"], config.evaluation_problems, np.random.default_rng(0)))
+    facts = {"model": parent.model, "run": {"experiment": experiment, "config": to_dict(config), "parent": parent.provenance}}
+    held_out = ask(config.levels, "held_out", config.evaluation_problems, np.random.default_rng(0))
+    training = ask(config.levels, "train", config.training_problems, np.random.default_rng(0))
 
     with jax.set_mesh(mesh), launch.StopRequest() as stop, launch.progress_bar() as progress:
-        state, shardings = init_train_state(jax.random.key(config.seed), functools.partial(init_params, model), optimizer, mesh)
         manager = checkpoint.open_checkpoints(workdir)
-        arrays = lambda: state._asdict() | {"reference": reference}
-        reference = jax.tree.map(jnp.copy, (state.params, state.router_bias))
-        start = manager.latest_step() or 0
-        if start:
-            items = checkpoint.restore(manager, arrays=arrays())
-            reference, state = items.pop("reference"), type(state)(**items)
-        else:
-            params, bias = checkpoint.load_parent(parent, state.params, state.router_bias)
-            state = state._replace(params=params, router_bias=bias)
-            reference = jax.tree.map(jnp.copy, (params, bias))
+        optimizer = make_optimizer(grpo.optimizer, grpo.iterations * grpo.mini_batches)
+        state, shardings, reference, start = start_policy(model, optimizer, mesh, manager, parent)
         sampler = make_sampler(model, tokenizer, grpo, mesh)
-        evaluate = lambda asked: evaluate_policy(
-            functools.partial(sampler, state), tokenizer, grpo, seed=config.seed, judges=JUDGES, **asked
-        ).summary(extract_answer)
-        if not start:
-            t=time.monotonic()
-            before = evaluate(held_out)
-            print(before, time.monotonic()-t)
+        samples = JsonLines(workdir / "samples.jsonl", resume_step=-1 if start is None else start)
+        log = JsonLines(workdir / "metrics.jsonl", resume_step=start or 0)
+
+        def evaluate(asked: dict, step: int, phase: str) -> dict:
+            task, groups = progress.add_task(f"evaluate {phase}", total=len(asked["prompts"]), figures=""), []
+            policy = partial(sampler, state)
+            for batch in evaluation_batches(policy, tokenizer, grpo, seed=config.seed, judges=JUDGES, **asked):
+                groups += batch
+                progress.update(task, completed=len(groups))
+                if stop:
+                    raise launch.Interrupted
+            for index in range(min(SHOWN_PROBLEMS, len(groups))):
+                prompt, record = asked["prompts"][index], asked["records"][index]
+                samples.write(sample_record(step, phase, index, prompt, record, groups[index][0]))
+            return summarize(asked["records"], groups, extract_answer)
+
+        def save(step: int, *, wait: bool) -> None:
+            arrays = state._asdict() | {"reference": reference}
+            checkpoint.save(manager, step, arrays=arrays, facts=facts, wait=wait)
+
+        if start is None:
+            ready, start = time.monotonic(), 0
+            before = evaluate(held_out, 0, "before")
+            seconds = {"startup": ready - began, "before": time.monotonic() - ready}
+            write_json(workdir / "before.json", before | {"seconds": seconds})
+            save(0, wait=True)
+
         iteration = make_grpo_iteration(
             model, tokenizer, optimizer, shardings, mesh, grpo, seed=config.seed, judges=JUDGES, reward=reward
         )
-        log = records_io.JsonLines(workdir / "metrics.jsonl", resume_step=start)
-        task = progress.add_task("r1_zero", total=grpo.iterations, completed=start, figures="")
+        task = progress.add_task("train", total=grpo.iterations, completed=start, figures="")
         for step in range(start + 1, grpo.iterations + 1):
-            asked = ask(draw(pool["train"], grpo.prompts, np.random.default_rng((config.seed, step))))
+            asked = ask(config.levels, "train", grpo.prompts, np.random.default_rng((config.seed, step)))
             state, metrics, groups = iteration(state, reference, step, **asked)
-            log.write({"step": step} | metrics)
-            if step % 5 == 0 or step < 4:
-                print(step, {k: (round(v, 3) if isinstance(v, float) else v) for k, v in metrics.items()}, round(time.monotonic()-began), flush=True)
-                print(groups[1][0].text)
-            progress.update(task, completed=step, figures=f"reward {metrics['reward']:.3f}")
             if int(state.update) % grpo.reference_every == 0:
-                reference = jax.tree.map(jnp.copy, (state.params, state.router_bias))
-        after = evaluate(held_out)
-        print(after, time.monotonic()-began)
+                reference = freeze(state)
+            if step == 1:
+                metrics["doctor"] = diagnose(asked["prompts"], groups, metrics, max_new_tokens=grpo.max_new_tokens)
+                for line in metrics["doctor"] or ["nothing found that would keep the reward flat"]:
+                    progress.console.print(f"[yellow]doctor:[/] {line}")
+            log.write({"step": step, "update": int(state.update)} | metrics)
+            samples.write(sample_record(step, "train", 0, asked["prompts"][0], asked["records"][0], groups[0][0]))
+            progress.update(task, completed=step, figures=live_figures(metrics))
+            if stop or step % config.save_every == 0 or step == grpo.iterations:
+                save(step, wait=bool(stop) or step == grpo.iterations)
+            if stop:
+                write_report(workdir)
+                raise launch.Interrupted
+
+        evaluating = time.monotonic()
+        after = evaluate(held_out, grpo.iterations + 1, "after")
+        on_training = evaluate(training, grpo.iterations + 1, "training problems")
+    seconds = {"after": time.monotonic() - evaluating}
+    write_summary(workdir, {"after": after, "training": on_training}, seconds)
+    show(workdir)
+
+
+def live_figures(metrics: dict) -> str:
+    """The figures beside the progress bar."""
+    return f"reward {metrics['reward']:.2f}  accuracy {metrics['accuracy']:.2f}  tokens {metrics['mean_response_tokens']:.0f}"
+
+
+def write_summary(workdir: Path, summaries: dict[str, dict], seconds: dict[str, float]) -> None:
+    """Write summary.json: before, the given summaries, and the seconds of every phase."""
+    before = read_json(workdir / "before.json")
+    seconds = before.pop("seconds") | seconds
+    for record in read_json_lines(workdir / "metrics.jsonl"):
+        for phase, value in record["seconds"].items():
+            seconds[phase] = seconds.get(phase, 0.0) + value
+    seconds["total"] = sum(seconds.values())
+    write_json(workdir / "summary.json", {"before": before} | summaries | {"seconds": seconds})
+
+
+def show(workdir: Path) -> None:
+    """Write the report and print the outcome of a finished run."""
+    summary = read_json(workdir / "summary.json")
+    columns = {"held out, before": summary["before"], "held out, after": summary["after"], "training, after": summary["training"]}
+    launch.console.print(comparison_table(columns))
+    launch.console.print(f"{summary['seconds']['total']:.0f} s; report: {write_report(workdir)}", soft_wrap=True)
 
 
 if __name__ == "__main__":

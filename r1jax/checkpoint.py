@@ -17,8 +17,11 @@ FOLDER = "checkpoints"
 
 def open_checkpoints(workdir: str | Path, *, keep: int = 2) -> ocp.CheckpointManager:
     """The checkpoints of a workdir, the last `keep` of which are kept. Saves that were cut off are not among them."""
-    logging.getLogger("absl").setLevel(logging.ERROR)
-    options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
+    return _manager(workdir, ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True))
+
+
+def _manager(workdir: str | Path, options: ocp.CheckpointManagerOptions) -> ocp.CheckpointManager:
+    logging.getLogger("absl").setLevel(logging.ERROR)  # orbax warns of its own defaults
     return ocp.CheckpointManager((Path(workdir) / FOLDER).absolute(), options=options)
 
 
@@ -89,6 +92,7 @@ def _abstract(leaf):
 class Parent:
     """A finished stage to start from."""
 
+    folder: Path
     manager: ocp.CheckpointManager
     step: int
     model: dict
@@ -108,7 +112,7 @@ def open_parent(folder: str | Path) -> Parent:
         raise UserError(f"--init={folder}: no such folder; give the workdir of an earlier stage")
     if not (folder / FOLDER).is_dir():
         raise UserError(f"--init={folder} has no {FOLDER}/ folder: it is not the workdir of a stage of r1jax")
-    manager = ocp.CheckpointManager((folder / FOLDER).absolute(), options=ocp.CheckpointManagerOptions(read_only=True))
+    manager = _manager(folder, ocp.CheckpointManagerOptions(read_only=True))
     step = manager.latest_step()
     if step is None:
         raise UserError(f"--init={folder}: no finished checkpoint in {folder / FOLDER}; has that stage saved one yet?")
@@ -116,7 +120,8 @@ def open_parent(folder: str | Path) -> Parent:
         facts = manager.restore(step, args=ocp.args.Composite(model=ocp.args.JsonRestore(), run=ocp.args.JsonRestore()))
     except (FileNotFoundError, KeyError, ValueError) as error:
         raise UserError(f"--init={folder}: checkpoint {step} holds no model description, so r1jax did not write it") from error
-    return Parent(manager, step, dict(facts["model"]), {"path": str(folder), "step": step, "run": dict(facts["run"])})
+    provenance = {"folder": folder.name, "step": step, "run": dict(facts["run"])}
+    return Parent(folder, manager, step, dict(facts["model"]), provenance)
 
 
 def load_parent(parent: Parent, params, router_bias):
@@ -128,14 +133,14 @@ def load_parent(parent: Parent, params, router_bias):
     try:
         items = restore(parent.manager, arrays={"params": params, "router_bias": router_bias})
     except (ValueError, KeyError) as error:
-        raise UserError(f"--init={parent.provenance['path']}: the weights do not fit the model: {error}") from error
+        raise UserError(f"--init={parent.folder}: the weights do not fit the model: {error}") from error
     return items["params"], items["router_bias"]
 
 
 def publish(workdir: str | Path, target: str | Path) -> None:
     """Copy a workdir's tokenizer and latest weights, without optimizer and the like, to a folder that --init accepts."""
     workdir, target = Path(workdir), Path(target)
-    steps = ocp.CheckpointManager((workdir / FOLDER).absolute(), options=ocp.CheckpointManagerOptions(read_only=True))
+    steps = _manager(workdir, ocp.CheckpointManagerOptions(read_only=True))
     source = workdir / FOLDER / str(steps.latest_step())
     if target.exists():
         shutil.rmtree(target)

@@ -1,18 +1,35 @@
 """Sampling responses to problems, judging them, and what is measured on them."""
 
-import dataclasses
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from rich.table import Table
 
 from r1jax.data.prompts import pad_prompts
 from r1jax.data.tokenizer import Tokenizer
 from r1jax.generation.rollout import Rollout
 from r1jax.rewards.judgement import Judgement
 from r1jax.tasks.behaviour import count_reflection_words, read_checks
+
+
+SUMMARY_ROWS = {
+    "accuracy": "accuracy (pass@1)",
+    "pass_at_4": "pass@4",
+    "pass_at_8": "pass@8",
+    "pass_at_16": "pass@16",
+    "majority_at_16": "majority vote of 16",
+    "mean_response_tokens": "response length, tokens",
+    "verify_share": "responses that check their work",
+    "retry_share": "responses that try again",
+    "reflect_share": "responses with a reflection word",
+    "verdict_fidelity": "checks that are right",
+    "repeat_share": "checks of an expression tried before",
+    "format_share": "responses in the format",
+    "truncated_share": "responses cut off",
+}
 
 
 class Response(NamedTuple):
@@ -31,6 +48,11 @@ class Response(NamedTuple):
         return self.judgements["accuracy"].outcome == "correct"
 
 
+def encode_prompts(tokenizer: Tokenizer, prompts: Sequence[str], slots: int) -> tuple[np.ndarray, np.ndarray]:
+    """Token ids of the prompts, [P, slots] padded on the left, and their lengths [P]."""
+    return pad_prompts([tokenizer.encode(prompt) for prompt in prompts], slots)
+
+
 def respond(
     sample: Callable[[np.ndarray, np.ndarray], Rollout], tokenizer: Tokenizer, prompts: Sequence[str], slots: int
 ) -> tuple[Rollout, list[list[str]]]:
@@ -45,7 +67,7 @@ def respond(
     Returns:
       The rollout as numpy arrays, and P lists of G texts.
     """
-    rollout = sample(*pad_prompts([tokenizer.encode(prompt) for prompt in prompts], slots))
+    rollout = sample(*encode_prompts(tokenizer, prompts, slots))
     rollout = Rollout(*(np.asarray(x) for x in rollout))
     texts = [
         [tokenizer.decode(tokens[mask]) for tokens, mask in zip(group_tokens, group_mask)]
@@ -102,23 +124,45 @@ def outcome_rates(groups: Sequence[Sequence[Response]]) -> dict[str, float]:
     return {outcome: count / total for outcome, count in sorted(outcomes.items())}
 
 
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
-    """Responses to problems, n a problem."""
+def summarize(records: Sequence[dict], groups: Sequence[Sequence[Response]], answer_of: Callable) -> dict[str, float]:
+    """Accuracy (pass@1 averaged over n samples a problem) with its 95% interval, pass@k, majority vote, behaviour.
 
-    records: list[dict]
-    prompts: list[str]
-    groups: list[list[Response]]
+    Args:
+      records: P problems.
+      groups: P groups of n judged responses.
+      answer_of: text -> answer in a canonical form, or None; for the majority vote.
+    """
+    correct = np.array([[response.correct for response in group] for group in groups])
+    samples = correct.shape[1]
+    answers = [[answer_of(response.text) for response in group] for group in groups]
+    result = {"accuracy": float(correct.mean()), "accuracy_ci95": accuracy_ci95(correct)}
+    result |= {f"pass_at_{k}": pass_at_k(correct, k) for k in (1, 4, 8, 16, 64) if k <= samples}
+    result |= {f"majority_at_{samples}": majority_vote(answers, correct)}
+    result |= describe_responses(records, groups)
+    return result | {"problems": len(correct), "samples_per_problem": samples}
 
-    def summary(self, answer_of: Callable[[str], str | None]) -> dict[str, float]:
-        """Accuracy (pass@1 averaged over the samples) with its 95% interval, pass@k, majority vote, behaviour."""
-        correct = np.array([[response.correct for response in group] for group in self.groups])
-        samples = correct.shape[1]
-        answers = [[answer_of(response.text) for response in group] for group in self.groups]
-        result = describe_responses(self.records, self.groups)
-        result |= {"accuracy_ci95": accuracy_ci95(correct), "problems": len(correct), "samples_per_problem": samples}
-        result |= {f"pass_at_{k}": pass_at_k(correct, k) for k in (1, 4, 8, 16, 64) if k <= samples}
-        return result | {f"majority_at_{samples}": majority_vote(answers, correct)}
+
+def sample_record(step: int, phase: str, index: int, prompt: str, record: dict, response: Response) -> dict:
+    """One response as a line of samples.jsonl, its checks marked."""
+    checks = [check._asdict() for check in read_checks(response.text, record["target"])]
+    return {"step": step, "phase": phase, "problem": index, "prompt": prompt, "record": record} | (
+        response._asdict() | {"checks": checks}
+    )
+
+
+def comparison_table(columns: dict[str, dict[str, float]]) -> Table:
+    """Summaries side by side, a column each, for the terminal."""
+    table = Table(title=None, header_style="bold")
+    table.add_column("")
+    for name in columns:
+        table.add_column(name, justify="right")
+    for field, label in SUMMARY_ROWS.items():
+        if all(field in summary for summary in columns.values()):
+            cells = [f"{s[field]:.1f}" if "tokens" in field else f"{s[field]:.3f}" for s in columns.values()]
+            if field == "accuracy":
+                cells = [f"{cell} ±{s['accuracy_ci95']:.3f}" for cell, s in zip(cells, columns.values())]
+            table.add_row(label, *cells)
+    return table
 
 
 def pass_at_k(correct, k: int) -> float:

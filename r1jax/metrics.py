@@ -46,3 +46,8 @@ def write_json(path: str | Path, value) -> None:
     partial = path.with_suffix(path.suffix + ".partial")
     partial.write_text(json.dumps(value, indent=2) + "\n")
     partial.rename(path)
+
+
+def read_json(path: str | Path):
+    """The value of a JSON file."""
+    return json.loads(Path(path).read_text())

@@ -6,19 +6,22 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from r1jax.checkpoint import Parent, load_parent, restore
 from r1jax.config import UserError
 from r1jax.data.tokenizer import Tokenizer
-from r1jax.evaluation import Evaluation, Response, describe_responses, judge_responses, outcome_rates, respond
+from r1jax.evaluation import Response, describe_responses, encode_prompts, judge_responses, outcome_rates, respond
 from r1jax.generation.rollout import generate
 from r1jax.models.config import ModelConfig
+from r1jax.models.transformer import init_params
 from r1jax.objectives import group_advantages
 from r1jax.optimizer import OptimizerConfig
 from r1jax.rewards.judgement import TEACHING_OUTCOMES
 from r1jax.rl import GrpoRows, Rows, completion_lengths, grpo_batch_loss, make_score, sorted_by_length
 from r1jax.sharding import batch_sharding, check_divides
-from r1jax.train import TrainState, gradient_sums, make_train_step
+from r1jax.train import TrainState, gradient_sums, init_train_state, make_train_step
 
 TRAINING_STREAM, EVALUATION_STREAM = 0, 1  # folded into the seed, so that evaluation never shares noise with training
 
@@ -129,7 +132,7 @@ def make_grpo_iteration(
         advantages = np.asarray(group_advantages(rewards, known))
         seconds["reward"] = tick()
 
-        rows = _rows(rollout, *_prompt_arrays(tokenizer, prompts, config.prompt_slots), known)
+        rows = _rows(rollout, *encode_prompts(tokenizer, prompts, config.prompt_slots), known)
         rows = jax.device_put(rows, batch_sharding(mesh))
         old = score(state.params, state.router_bias, rows, config.temperature)
         ref = score(*reference, rows, config.temperature)
@@ -143,8 +146,10 @@ def make_grpo_iteration(
             mini_batch = jax.device_put(jax.tree.map(lambda x: x[chosen], batch), batch_sharding(mesh))
             state, metrics = train_step(state, mini_batch, scalars)
             updates.append(metrics)
-        metrics = {name: float(np.mean([m[name] for m in updates])) for name in updates[0]}
+        metrics = {name: np.mean([m[name] for m in updates], axis=0).tolist() for name in updates[0]}
         seconds["update"] = tick()
+        if not np.isfinite([metrics["loss"], metrics["grad_norm"]]).all():
+            raise UserError(f"loss {metrics['loss']}, gradient norm {metrics['grad_norm']} in iteration {step}: not finite")
 
         mask = rollout.mask.reshape(old_host.shape)
         mismatch = np.abs(old_host - rollout.sampler_logprobs.reshape(old_host.shape))[mask]
@@ -157,12 +162,6 @@ def make_grpo_iteration(
     return iteration
 
 
-def _prompt_arrays(tokenizer, prompts, slots):
-    from r1jax.data.prompts import pad_prompts
-
-    return pad_prompts([tokenizer.encode(prompt) for prompt in prompts], slots)
-
-
 def _rows(rollout, prompts, lengths, known) -> Rows:
     """One row a completion; completions whose reward is unknown get an empty mask, so that they do not count."""
     group = rollout.tokens.shape[1]
@@ -171,20 +170,42 @@ def _rows(rollout, prompts, lengths, known) -> Rows:
     return Rows(np.repeat(prompts, group, 0), np.repeat(lengths, group), flat(rollout.tokens), flat(mask))
 
 
-def evaluate_policy(sample, tokenizer: Tokenizer, config: GrpoConfig, *, seed, judges, records, prompts, stop=None) -> Evaluation:
+def evaluation_batches(sample, tokenizer: Tokenizer, config: GrpoConfig, *, seed: int, judges, records, prompts):
     """Sample config.group_size responses to every problem with the sampler of training, and judge them.
 
     Args:
-      sample: (prompts, lengths, key) -> Rollout.
-      records, prompts: N problems; N is rounded up to whole batches by repetition, and the repeats are dropped.
-      stop: looked at between batches; where true, Interrupted is raised by the caller's handling of None.
+      sample: (prompts [P, S], lengths [P], key) -> Rollout of P = config.prompts groups.
+      records, prompts: N problems. The last batch is filled up by repetition, and the repeats are dropped.
+
+    Yields:
+      The judged groups of the next config.prompts problems.
     """
     root = jax.random.fold_in(jax.random.key(seed), EVALUATION_STREAM)
-    groups: list[list[Response]] = []
     for batch, start in enumerate(range(0, len(prompts), config.prompts)):
         some = list(prompts[start : start + config.prompts])
         padded = some + [some[0]] * (config.prompts - len(some))
         key = jax.random.fold_in(root, batch)
-        rollout, texts = respond(lambda p, n: sample(p, n, key), tokenizer, padded, config.prompt_slots)
-        groups += judge_responses(judges, records[start : start + len(some)], rollout, texts[: len(some)])
-    return Evaluation(list(records), list(prompts), groups)
+        rollout, texts = respond(lambda p, n, key=key: sample(p, n, key), tokenizer, padded, config.prompt_slots)
+        yield judge_responses(judges, records[start : start + len(some)], rollout, texts[: len(some)])
+
+
+def start_policy(model: ModelConfig, optimizer, mesh, manager, parent: Parent):
+    """The policy to train and its reference: from the run's own latest checkpoint, else from the parent's weights.
+
+    Returns:
+      state, its shardings, reference as (params, router_bias), and the iteration of the checkpoint, None for a fresh run.
+    """
+    state, shardings = init_train_state(jax.random.key(0), partial(init_params, model), optimizer, mesh)
+    step = manager.latest_step()
+    if step is None:
+        params, bias = load_parent(parent, state.params, state.router_bias)
+        state = state._replace(params=params, router_bias=bias)
+        return state, shardings, freeze(state), None
+    items = restore(manager, arrays=state._asdict() | {"reference": (state.params, state.router_bias)})
+    reference = tuple(items.pop("reference"))
+    return TrainState(**items), shardings, reference, step
+
+
+def freeze(state: TrainState):
+    """A copy of the policy as (params, router_bias), which later updates of the state do not touch."""
+    return jax.tree.map(jnp.copy, (state.params, state.router_bias))

@@ -106,7 +106,7 @@ def make_train_step(sums_fn, optimizer, state_shardings, *, num_micro_batches: i
     Returns:
       step(state, batch, scalars) -> (state, metrics). `state` is donated. `batch` is a pytree of [B, ...] arrays,
       `scalars` a pytree of traced numbers (a schedule does not recompile). Metrics are means, with `loss`,
-      `grad_norm` and `max_violation` added.
+      `grad_norm`, `max_violation` and `expert_load` ([num_moe_layers, E] shares) added.
     """
 
     def step(state: TrainState, batch, scalars):
@@ -121,6 +121,7 @@ def make_train_step(sums_fn, optimizer, state_shardings, *, num_micro_batches: i
         metrics |= {"loss": output.loss_sum / count, "grad_norm": optax.global_norm(grads)}
         if output.load.size:
             metrics["max_violation"] = max_violation(output.load).mean()
+            metrics["expert_load"] = output.load / output.load.sum(-1, keepdims=True)
         return TrainState(state.update + 1, params, bias, opt_state), metrics
 
     return jax.jit(step, donate_argnums=0, out_shardings=(state_shardings, None))

@@ -6,6 +6,8 @@ from collections import Counter
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
+import numpy as np
+
 from r1jax.rewards.format import extract_answer
 from r1jax.rewards.judgement import Judgement
 from r1jax.tasks.expression import evaluate
@@ -68,6 +70,21 @@ def problems(level: int, split: Literal["train", "held_out"]) -> tuple[Problem, 
             if is_held_out(numbers, target) == (split == "held_out"):
                 found.append(Problem(numbers, target, level))
     return tuple(found)
+
+
+def draw_problems(
+    levels: tuple[int, ...], split: Literal["train", "held_out"], count: int, rng: np.random.Generator
+) -> list[Problem]:
+    """`count` problems, the levels in turn, each drawn with equal chance from its split, numbers in random order.
+
+    No problem comes twice unless a level has too few.
+    """
+    chosen = []
+    for place, level in enumerate(levels):
+        pool, wanted = problems(level, split), len(range(place, count, len(levels)))
+        picks = rng.choice(len(pool), wanted, replace=wanted > len(pool))
+        chosen.append([pool[i]._replace(numbers=tuple(rng.permutation(pool[i].numbers).tolist())) for i in picks])
+    return [chosen[i % len(levels)][i // len(levels)] for i in range(count)]
 
 
 def check_answer(expression: str, numbers: list[int], target: int) -> bool:
