@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from r1jax import checkpoint, launch
-from r1jax.config import UserError, claim_workdir, to_dict
+from r1jax.config import claim_workdir, to_dict
 from r1jax.data.packing import PackedBatch, pack_documents
 from r1jax.data.prompts import r1_zero_prompt
 from r1jax.data.tokenizer import Tokenizer, load_tokenizer
@@ -24,7 +24,10 @@ from r1jax.objectives import next_token_sums, token_logprobs
 from r1jax.optimizer import OptimizerConfig, make_optimizer
 from r1jax.sharding import MeshConfig, batch_sharding, check_divides, make_mesh
 from r1jax.tasks.authors import Document, Population, write_document
-from r1jax.train import LossOutput, gradient_sums, init_train_state, make_train_step
+from r1jax.train import LossOutput, check_finite, gradient_sums, init_train_state, make_train_step
+
+
+LOG_EVERY = 20  # updates
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Config:
     publish: str | None = None
     """Copy the final weights and tokenizer, without optimizer state, to this folder, ready for --init."""
     seed: int = 0
-    updates: int = 1000
+    updates: int = 2000
     """Optimizer updates."""
     batch_size: int = 128
     """Rows an update."""
@@ -47,7 +50,9 @@ class Config:
     levels: tuple[int, ...] = (1, 2)
     """Countdown levels in the corpus: level L offers L + 2 numbers."""
     population: Population = Population()
-    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=3e-3, schedule="cosine", warmup_updates=100, final_fraction=0.03)
+    optimizer: OptimizerConfig = OptimizerConfig(
+        learning_rate=3e-3, schedule="cosine", warmup_updates=100, final_fraction=0.03
+    )
     router_bias_rate: float = 0.001
     """Step of auxiliary-loss-free balancing (the paper's gamma)."""
     save_every: int = 500
@@ -66,7 +71,9 @@ def make_batch(config: Config, tokenizer: Tokenizer, update: int) -> PackedBatch
     rng = np.random.default_rng((config.seed, update))
 
     def next_document():
-        return tokenizer.encode(document_text(write_document(rng, config.population, config.levels))) + [tokenizer.eos_id]
+        return tokenizer.encode(document_text(write_document(rng, config.population, config.levels))) + [
+            tokenizer.eos_id
+        ]
 
     return pack_documents(next_document, batch=config.batch_size, length=config.sequence_length)
 
@@ -105,18 +112,17 @@ def main(config: Config) -> None:
         for update in range(start + 1, config.updates + 1):
             batch = jax.device_put(make_batch(config, tokenizer, update), batch_sharding(mesh))
             state, metrics = step(state, batch, {})
-            if update % 20 == 0 or update == config.updates:
-                metrics = {name: float(value) for name, value in metrics.items()}
-                if not np.isfinite(metrics["loss"]):
-                    raise UserError(f"loss is {metrics['loss']} at update {update}; the last good checkpoint is kept in {workdir}")
+            saving = bool(stop) or update % config.save_every == 0 or update == config.updates
+            if saving or update % LOG_EVERY == 0:
+                metrics = {name: np.asarray(value).tolist() for name, value in metrics.items()}
+                check_finite(metrics, f"update {update}")
                 log.write({"step": update, "seconds": time.monotonic() - began} | metrics)
-                progress.update(task, completed=update, figures=f"loss {metrics['loss']:.4f}  MaxVio {metrics['max_violation']:.2f}")
+                figures = f"loss {metrics['loss']:.4f}  MaxVio {metrics['max_violation']:.2f}"
+                progress.update(task, completed=update, figures=figures)
+            if saving:
+                save(update, bool(stop) or update == config.updates)
             if stop:
-                save(update, True)
                 raise launch.Interrupted
-            if update % config.save_every == 0:
-                save(update, False)
-        save(config.updates, True)
     if config.publish:
         checkpoint.publish(workdir, config.publish)
         launch.console.print(f"published {Path(config.publish)}")

@@ -17,15 +17,15 @@ import numpy as np
 from r1jax import checkpoint, launch
 from r1jax.config import claim_workdir, to_dict
 from r1jax.data.prompts import r1_zero_prompt
-from r1jax.data.tokenizer import load_tokenizer
 from r1jax.doctor import diagnose
-from r1jax.evaluation import Response, comparison_table, sample_record, summarize
+from r1jax.evaluation import Response, comparison_table, evaluation_batches, sample_record, summarize
+from r1jax.generation.sampler import SamplingConfig, make_sampler
 from r1jax.metrics import JsonLines, read_json, read_json_lines, write_json
-from r1jax.models.config import ModelConfig
 from r1jax.optimizer import OptimizerConfig, make_optimizer
+from r1jax.policy import freeze, load_policy, start_training
 from r1jax.report import write_report
 from r1jax.rewards.format import extract_answer, format_reward
-from r1jax.rl_loop import GrpoConfig, evaluation_batches, freeze, make_grpo_iteration, make_sampler, start_policy
+from r1jax.rl_loop import GrpoConfig, make_grpo_iteration
 from r1jax.sharding import MeshConfig, make_mesh
 from r1jax.tasks import BASE_MODEL
 from r1jax.tasks.countdown import countdown_reward, draw_problems
@@ -47,14 +47,11 @@ class Config:
     """Countdown levels to train and evaluate on: level L offers L + 2 numbers."""
     grpo: GrpoConfig = GrpoConfig(
         optimizer=OptimizerConfig(learning_rate=3e-4, warmup_updates=5, weight_decay=0.0),
+        sampling=SamplingConfig(prompts=32, prompt_slots=12, max_new_tokens=128, halvings=2),
         iterations=60,
-        prompts=32,
         mini_batches=2,
         micro_batches=4,
-        prompt_slots=12,
-        max_new_tokens=128,
         reference_every=50,
-        halvings=2,
     )
     evaluation_problems: int = 512
     """Held-out problems before and after, grpo.group_size samples each."""
@@ -80,32 +77,37 @@ def main(config: Config) -> None:
     run(config, "r1_zero", rule_reward)
 
 
-def run(config: Config, experiment: str, reward: Callable[[list[list[Response]], np.random.Generator], np.ndarray]) -> None:
+def run(
+    config: Config, experiment: str, reward: Callable[[list[list[Response]], np.random.Generator], np.ndarray]
+) -> None:
     """Evaluate the base, train by GRPO on `reward`, evaluate again, report."""
     began, grpo, mesh = time.monotonic(), config.grpo, make_mesh(config.mesh)
     grpo.check(mesh)
-    parent = checkpoint.open_parent(config.init or BASE_MODEL)
-    tokenizer, model = load_tokenizer(parent.folder), ModelConfig(**parent.model)
+    policy = load_policy(config.init or BASE_MODEL, mesh)
     workdir = claim_workdir(config.workdir, experiment, config)
     if (workdir / "summary.json").exists():
         return show(workdir)
-    tokenizer.save(workdir)
-    facts = {"model": parent.model, "run": {"experiment": experiment, "config": to_dict(config), "parent": parent.provenance}}
+    policy.tokenizer.save(workdir)
+    origin = {"experiment": experiment, "config": to_dict(config), "parent": policy.parent.provenance}
+    facts = {"model": to_dict(policy.model), "run": origin}
     held_out = ask(config.levels, "held_out", config.evaluation_problems, np.random.default_rng(0))
     training = ask(config.levels, "train", config.training_problems, np.random.default_rng(0))
 
     with jax.set_mesh(mesh), launch.StopRequest() as stop, launch.progress_bar() as progress:
         manager = checkpoint.open_checkpoints(workdir)
         optimizer = make_optimizer(grpo.optimizer, grpo.iterations * grpo.mini_batches)
-        state, shardings, reference, start = start_policy(model, optimizer, mesh, manager, parent)
-        sampler = make_sampler(model, tokenizer, grpo, mesh)
+        state, shardings, reference, start = start_training(policy, optimizer, mesh, manager)
+        sampler = make_sampler(policy.model, grpo.sampling, mesh, eos_id=policy.tokenizer.eos_id)
         samples = JsonLines(workdir / "samples.jsonl", resume_step=-1 if start is None else start)
         log = JsonLines(workdir / "metrics.jsonl", resume_step=start or 0)
 
         def evaluate(asked: dict, step: int, phase: str) -> dict:
             task, groups = progress.add_task(f"evaluate {phase}", total=len(asked["prompts"]), figures=""), []
-            policy = partial(sampler, state)
-            for batch in evaluation_batches(policy, tokenizer, grpo, seed=config.seed, judges=JUDGES, **asked):
+            sample, options = (
+                partial(sampler, (state.params, state.router_bias)),
+                {"seed": config.seed, "judges": JUDGES},
+            )
+            for batch in evaluation_batches(sample, policy.tokenizer, grpo.sampling, **options, **asked):
                 groups += batch
                 progress.update(task, completed=len(groups))
                 if stop:
@@ -127,16 +129,18 @@ def run(config: Config, experiment: str, reward: Callable[[list[list[Response]],
             save(0, wait=True)
 
         iteration = make_grpo_iteration(
-            model, tokenizer, optimizer, shardings, mesh, grpo, seed=config.seed, judges=JUDGES, reward=reward
+            policy, optimizer, shardings, mesh, grpo, seed=config.seed, judges=JUDGES, reward=reward
         )
         task = progress.add_task("train", total=grpo.iterations, completed=start, figures="")
         for step in range(start + 1, grpo.iterations + 1):
-            asked = ask(config.levels, "train", grpo.prompts, np.random.default_rng((config.seed, step)))
+            asked = ask(config.levels, "train", grpo.sampling.prompts, np.random.default_rng((config.seed, step)))
             state, metrics, groups = iteration(state, reference, step, **asked)
             if int(state.update) % grpo.reference_every == 0:
                 reference = freeze(state)
             if step == 1:
-                metrics["doctor"] = diagnose(asked["prompts"], groups, metrics, max_new_tokens=grpo.max_new_tokens)
+                metrics["doctor"] = diagnose(
+                    asked["prompts"], groups, metrics, max_new_tokens=grpo.sampling.max_new_tokens
+                )
                 for line in metrics["doctor"] or ["nothing found that would keep the reward flat"]:
                     progress.console.print(f"[yellow]doctor:[/] {line}")
             log.write({"step": step, "update": int(state.update)} | metrics)
@@ -175,7 +179,11 @@ def write_summary(workdir: Path, summaries: dict[str, dict], seconds: dict[str, 
 def show(workdir: Path) -> None:
     """Write the report and print the outcome of a finished run."""
     summary = read_json(workdir / "summary.json")
-    columns = {"held out, before": summary["before"], "held out, after": summary["after"], "training, after": summary["training"]}
+    columns = {
+        "held out, before": summary["before"],
+        "held out, after": summary["after"],
+        "training, after": summary["training"],
+    }
     launch.console.print(comparison_table(columns))
     launch.console.print(f"{summary['seconds']['total']:.0f} s; report: {write_report(workdir)}", soft_wrap=True)
 

@@ -35,7 +35,9 @@ def main(config: Config) -> None:
     rng = np.random.default_rng(config.seed)
     documents = (write_document(rng, Population()) for _ in range(config.documents))
     texts = (d.text if d.kind == "worksheet" else f"{r1_zero_prompt(d.problem.question)} {d.text}" for d in documents)
-    tokenizer = train_tokenizer(texts, vocab_size=config.vocab_size, symbols=(R1_ZERO_PREFIX, R1_ZERO_SUFFIX, *QUESTION_PHRASES, *TAGS))
+    tokenizer = train_tokenizer(
+        texts, vocab_size=config.vocab_size, symbols=(R1_ZERO_PREFIX, R1_ZERO_SUFFIX, *QUESTION_PHRASES, *TAGS)
+    )
     tokenizer.save(workdir)
     launch.console.print(f"{tokenizer.vocab_size} pieces in {Path(workdir) / 'tokenizer.model'}")
 

@@ -17,15 +17,18 @@ FOLDER = "checkpoints"
 
 def open_checkpoints(workdir: str | Path, *, keep: int = 2) -> ocp.CheckpointManager:
     """The checkpoints of a workdir, the last `keep` of which are kept. Saves that were cut off are not among them."""
-    return _manager(workdir, ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True))
+    return _manager(workdir, max_to_keep=keep, cleanup_tmp_directories=True)
 
 
-def _manager(workdir: str | Path, options: ocp.CheckpointManagerOptions) -> ocp.CheckpointManager:
+def _manager(workdir: str | Path, **options) -> ocp.CheckpointManager:
     logging.getLogger("absl").setLevel(logging.ERROR)  # orbax warns of its own defaults
-    return ocp.CheckpointManager((Path(workdir) / FOLDER).absolute(), options=options)
+    folder = (Path(workdir) / FOLDER).absolute()
+    return ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(**options))
 
 
-def save(manager: ocp.CheckpointManager, step: int, *, arrays: dict[str, Any], facts: dict[str, dict], wait: bool) -> None:
+def save(
+    manager: ocp.CheckpointManager, step: int, *, arrays: dict[str, Any], facts: dict[str, dict], wait: bool
+) -> None:
     """Write one checkpoint; it becomes visible all at once, when it is complete.
 
     Args:
@@ -38,7 +41,6 @@ def save(manager: ocp.CheckpointManager, step: int, *, arrays: dict[str, Any], f
     Raises:
       UserError: the disk is full. Earlier checkpoints stay.
     """
-    manager_error = None
     try:
         manager.wait_until_finished()  # a save during another one would be skipped
         if manager.latest_step() != step:
@@ -48,17 +50,16 @@ def save(manager: ocp.CheckpointManager, step: int, *, arrays: dict[str, Any], f
         if wait:
             manager.wait_until_finished()
     except Exception as error:  # orbax and tensorstore wrap the operating system's error in many types
-        if not _disk_is_full(error):
+        if not disk_is_full(error):
             raise
-        manager_error = error
-    if manager_error:
         raise UserError(
             f"no space left on the disk of {manager.directory} while saving step {step}; earlier checkpoints are kept. "
             "Free some space and run the same command again."
-        ) from manager_error
+        ) from error
 
 
-def _disk_is_full(error: BaseException | None) -> bool:
+def disk_is_full(error: BaseException | None) -> bool:
+    """Whether an exception, or what caused it, says that there is no space left."""
     while error is not None:
         if getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in str(error):
             return True
@@ -112,14 +113,16 @@ def open_parent(folder: str | Path) -> Parent:
         raise UserError(f"--init={folder}: no such folder; give the workdir of an earlier stage")
     if not (folder / FOLDER).is_dir():
         raise UserError(f"--init={folder} has no {FOLDER}/ folder: it is not the workdir of a stage of r1jax")
-    manager = _manager(folder, ocp.CheckpointManagerOptions(read_only=True))
+    manager = _manager(folder, read_only=True)
     step = manager.latest_step()
     if step is None:
         raise UserError(f"--init={folder}: no finished checkpoint in {folder / FOLDER}; has that stage saved one yet?")
     try:
         facts = manager.restore(step, args=ocp.args.Composite(model=ocp.args.JsonRestore(), run=ocp.args.JsonRestore()))
     except (FileNotFoundError, KeyError, ValueError) as error:
-        raise UserError(f"--init={folder}: checkpoint {step} holds no model description, so r1jax did not write it") from error
+        raise UserError(
+            f"--init={folder}: checkpoint {step} holds no model description, so r1jax did not write it"
+        ) from error
     provenance = {"folder": folder.name, "step": step, "run": dict(facts["run"])}
     return Parent(folder, manager, step, dict(facts["model"]), provenance)
 
@@ -140,7 +143,7 @@ def load_parent(parent: Parent, params, router_bias):
 def publish(workdir: str | Path, target: str | Path) -> None:
     """Copy a workdir's tokenizer and latest weights, without optimizer and the like, to a folder that --init accepts."""
     workdir, target = Path(workdir), Path(target)
-    steps = _manager(workdir, ocp.CheckpointManagerOptions(read_only=True))
+    steps = _manager(workdir, read_only=True)
     source = workdir / FOLDER / str(steps.latest_step())
     if target.exists():
         shutil.rmtree(target)

@@ -58,7 +58,9 @@ def claim_workdir(workdir: str | Path, experiment: str, config: Any, *, ignore: 
             )
         return workdir
     if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
-        raise UserError(f"{workdir} exists and is not a workdir of r1jax (it has no config.json); choose another --workdir")
+        raise UserError(
+            f"{workdir} exists and is not a workdir of r1jax (it has no config.json); choose another --workdir"
+        )
     workdir.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(record, indent=2) + "\n")

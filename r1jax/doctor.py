@@ -7,7 +7,9 @@ from r1jax.evaluation import Response
 from r1jax.rewards.format import format_problem
 
 
-def diagnose(prompts: Sequence[str], groups: Sequence[Sequence[Response]], metrics: dict, *, max_new_tokens: int) -> list[str]:
+def diagnose(
+    prompts: Sequence[str], groups: Sequence[Sequence[Response]], metrics: dict, *, max_new_tokens: int
+) -> list[str]:
     """Findings on one iteration, the most damaging first; empty where nothing stands in the way of learning.
 
     Args:
@@ -40,14 +42,18 @@ def diagnose(prompts: Sequence[str], groups: Sequence[Sequence[Response]], metri
     if share(lambda r: r.finished) == 0:
         findings.append("no response ended by itself: end-of-sequence is never sampled; is it the tokenizer's?")
     if outcomes.get("no_answer", 0.0) > 0.5:
-        findings.append(f"no answer could be read from {percent(outcomes['no_answer'])} of the responses{_why_unread(flat)}")
+        findings.append(
+            f"no answer could be read from {percent(outcomes['no_answer'])} of the responses{_why_unread(flat)}"
+        )
     if metrics["format_share"] < 0.5:
         problems = Counter(format_problem(r.text) for r in flat)
         problems.pop(None, None)
         most = ", ".join(f"{what} ({percent(n / len(flat))})" for what, n in problems.most_common(3))
         findings.append(f"only {percent(metrics['format_share'])} of the responses keep the format; the rest: {most}")
     if any(prompt.rstrip().endswith("<think>") for prompt in prompts) and share(lambda r: "<think>" in r.text) < 0.5:
-        findings.append("the prompt already opens <think>, so responses lack it and the format reward stays 0: drop one of the two")
+        findings.append(
+            "the prompt already opens <think>, so responses lack it and the format reward stays 0: drop one of the two"
+        )
     flat_groups = metrics["zero_variance_groups"]
     if flat_groups > 0.5:
         why = "always right" if metrics["accuracy"] > 0.5 else "never right"
@@ -56,7 +62,9 @@ def diagnose(prompts: Sequence[str], groups: Sequence[Sequence[Response]], metri
             f"{'harder' if metrics['accuracy'] > 0.5 else 'easier'} problems or a larger group_size would help"
         )
     if metrics["accuracy"] == 0:
-        findings.append("not one response is right: outcome reward has nothing to amplify; check an answer by hand, or start easier")
+        findings.append(
+            "not one response is right: outcome reward has nothing to amplify; check an answer by hand, or start easier"
+        )
     return findings
 
 

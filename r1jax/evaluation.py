@@ -3,17 +3,22 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from rich.table import Table
 
 from r1jax.data.prompts import pad_prompts
 from r1jax.data.tokenizer import Tokenizer
 from r1jax.generation.rollout import Rollout
+from r1jax.generation.sampler import SamplingConfig
 from r1jax.rewards.judgement import Judgement
 from r1jax.tasks.behaviour import count_reflection_words, read_checks
 
+
+EVALUATION_STREAM = 1  # folded into the seed; training folds in another number
 
 SUMMARY_ROWS = {
     "accuracy": "accuracy (pass@1)",
@@ -76,18 +81,42 @@ def respond(
     return rollout, texts
 
 
-def judge_responses(judges: dict[str, Callable], records: Sequence[dict], rollout: Rollout, texts) -> list[list[Response]]:
+def judge_responses(
+    judges: dict[str, Callable], records: Sequence[dict], rollout: Rollout, texts
+) -> list[list[Response]]:
     """Judge G completions of each of P records by every judge."""
     lengths = rollout.mask.sum(-1)
     return [
         [
             Response(
-                text, int(lengths[p, g]), bool(rollout.finished[p, g]), {n: judge(record, text) for n, judge in judges.items()}
+                text,
+                int(lengths[p, g]),
+                bool(rollout.finished[p, g]),
+                {n: judge(record, text) for n, judge in judges.items()},
             )
             for g, text in enumerate(group)
         ]
         for p, (record, group) in enumerate(zip(records, texts, strict=True))
     ]
+
+
+def evaluation_batches(sample, tokenizer: Tokenizer, config: SamplingConfig, *, seed: int, judges, records, prompts):
+    """Sample config.group_size responses to every problem, and judge them.
+
+    Args:
+      sample: (prompts [P, S], lengths [P], key=) -> Rollout of P = config.prompts groups.
+      records, prompts: N problems. The last batch is filled up by repetition, and the repeats are dropped.
+
+    Yields:
+      The judged groups of the next config.prompts problems.
+    """
+    root = jax.random.fold_in(jax.random.key(seed), EVALUATION_STREAM)
+    for batch, start in enumerate(range(0, len(prompts), config.prompts)):
+        some = list(prompts[start : start + config.prompts])
+        padded = some + [some[0]] * (config.prompts - len(some))
+        key = jax.random.fold_in(root, batch)
+        rollout, texts = respond(partial(sample, key=key), tokenizer, padded, config.prompt_slots)
+        yield judge_responses(judges, records[start : start + len(some)], rollout, texts[: len(some)])
 
 
 def describe_responses(records: Sequence[dict], groups: Sequence[Sequence[Response]]) -> dict[str, float]:

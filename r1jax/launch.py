@@ -1,5 +1,6 @@
 """How every experiment begins and ends: command line, allocator, signals, progress, one clear message per mistake."""
 
+import errno
 import os
 import shlex
 import signal
@@ -20,7 +21,10 @@ console = Console(highlight=False)
 
 
 class Interrupted(Exception):
-    """The run was asked to stop, has saved, and can be resumed."""
+    """The run was asked to stop and did; the message says what the command to run next will do."""
+
+    def __init__(self, message: str = "stopped and saved; to resume:"):
+        super().__init__(message)
 
 
 class StopRequest:
@@ -44,7 +48,7 @@ class StopRequest:
         if self:
             os._exit(128 + number)
         self.signal = number
-        console.print("\n[yellow]stopping after this step and saving; once more to stop at once")
+        console.print("\n[yellow]stopping at the end of this step; once more to stop at once")
 
 
 def tune_allocator() -> None:
@@ -69,10 +73,18 @@ def run(main: Callable[[Any], None], config_class: type) -> None:
     try:
         main(config)
     except UserError as error:
-        Console(stderr=True, highlight=False).print(f"[bold red]error:[/] {error}", soft_wrap=True)
-        sys.exit(1)
-    except Interrupted:
-        console.print(f"saved; to resume, run the same command again:\n  {resume_command()}", soft_wrap=True)
+        _fail(str(error))
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        _fail(f"no space left on the disk ({error.filename or config.workdir}); free some and run the same command again")
+    except Interrupted as stop:
+        console.print(f"{stop}\n  {resume_command()}", soft_wrap=True)
+
+
+def _fail(message: str) -> None:
+    Console(stderr=True, highlight=False, markup=False).print(f"error: {message}", style="red", soft_wrap=True)
+    sys.exit(1)
 
 
 def resume_command() -> str:
@@ -83,6 +95,13 @@ def resume_command() -> str:
 def progress_bar() -> Progress:
     """A rich progress bar with elapsed and remaining time and a column for live figures (field `figures`)."""
     return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("eta"),
-        TimeRemainingColumn(), TextColumn("{task.fields[figures]}"), console=console, speed_estimate_period=120,
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("eta"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[figures]}"),
+        console=console,
+        speed_estimate_period=120,
     )

@@ -11,12 +11,9 @@ class JsonLines:
         """Open for appending; records later than `resume_step` are dropped, for those steps will be run again."""
         self.path = Path(path)
         kept = [record for record in read_json_lines(self.path) if record["step"] <= resume_step]
-        if self.path.exists() and not self.path.is_file():
-            partial = self.path
-        else:
-            partial = self.path.with_suffix(".partial")
-            partial.write_text("".join(json.dumps(record) + "\n" for record in kept))
-            partial.rename(self.path)
+        partial = self.path.with_suffix(".partial")
+        partial.write_text("".join(json.dumps(record) + "\n" for record in kept))
+        partial.rename(self.path)
         self._file = self.path.open("a")
 
     def write(self, record: dict) -> None:

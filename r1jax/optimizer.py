@@ -57,5 +57,3 @@ def make_optimizer(config: OptimizerConfig, total_updates: int) -> optax.Gradien
             mask=is_matrix,
         ),
     )
-
-

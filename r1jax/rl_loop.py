@@ -6,24 +6,20 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from r1jax.checkpoint import Parent, load_parent, restore
 from r1jax.config import UserError
-from r1jax.data.tokenizer import Tokenizer
 from r1jax.evaluation import Response, describe_responses, encode_prompts, judge_responses, outcome_rates, respond
-from r1jax.generation.rollout import generate
-from r1jax.models.config import ModelConfig
-from r1jax.models.transformer import init_params
+from r1jax.generation.sampler import SamplingConfig, make_sampler
 from r1jax.objectives import group_advantages
 from r1jax.optimizer import OptimizerConfig
+from r1jax.policy import Policy
 from r1jax.rewards.judgement import TEACHING_OUTCOMES
 from r1jax.rl import GrpoRows, Rows, completion_lengths, grpo_batch_loss, make_score, sorted_by_length
 from r1jax.sharding import batch_sharding, check_divides
-from r1jax.train import TrainState, gradient_sums, init_train_state, make_train_step
+from r1jax.train import TrainState, check_finite, gradient_sums, make_train_step
 
-TRAINING_STREAM, EVALUATION_STREAM = 0, 1  # folded into the seed, so that evaluation never shares noise with training
+TRAINING_STREAM = 0  # folded into the seed; r1jax.evaluation has its own, so that they never share noise
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,20 +29,11 @@ class GrpoConfig:
     optimizer: OptimizerConfig
     iterations: int
     """Rollout phases, each followed by one pass over its samples."""
-    prompts: int = 512
-    """Questions a rollout phase (512 in the paper: 32 an update times 16 updates)."""
-    group_size: int = 16
-    """Completions a question."""
+    sampling: SamplingConfig = SamplingConfig()
     mini_batches: int = 16
     """Updates a rollout phase; its completions are split among them at random, after advantages are computed."""
     micro_batches: int = 1
     """Parts of a mini-batch that are in memory one at a time; rows of like length go together."""
-    prompt_slots: int = 1024
-    """Longest prompt, in tokens."""
-    max_new_tokens: int = 32768
-    """Longest completion, in tokens; 32,768 in the paper's first 8,200 updates."""
-    temperature: float = 1.0
-    """Of sampling, and of the log-probabilities trained on."""
     clip_epsilon: float = 0.2
     """Half-width of the ratio's trust region (not stated for R1-Zero)."""
     kl_coef: float = 0.001
@@ -55,41 +42,26 @@ class GrpoConfig:
     """Updates after which the policy becomes the reference; a multiple of mini_batches."""
     router_bias_rate: float = 0.0
     """Step of expert balancing (not stated for RL; 0 at the end of DeepSeek-V3's pre-training)."""
-    halvings: int = 0
-    """How often a rollout's batch is halved as its rows finish."""
 
     def check(self, mesh) -> None:
         """Raise UserError where the sizes do not fit each other or the mesh."""
-        rows = self.prompts * self.group_size
+        prompts, group_size = self.sampling.prompts, self.sampling.group_size
+        rows = prompts * group_size
         if rows % (self.mini_batches * self.micro_batches):
             raise UserError(
-                f"{self.prompts} prompts x {self.group_size} completions = {rows} rows do not divide into "
+                f"{prompts} prompts x {group_size} completions = {rows} rows do not divide into "
                 f"{self.mini_batches} mini-batches of {self.micro_batches} micro-batches"
             )
         if self.reference_every % self.mini_batches:
-            raise UserError(f"reference_every {self.reference_every} is not a multiple of mini_batches {self.mini_batches}")
-        check_divides(mesh, self.prompts, "batch", "the number of prompts")
+            raise UserError(
+                f"reference_every {self.reference_every} is not a multiple of mini_batches {self.mini_batches}"
+            )
+        check_divides(mesh, prompts, "batch", "the number of prompts")
         check_divides(mesh, rows // self.mini_batches // self.micro_batches, "batch", "a micro-batch")
 
 
-def make_sampler(model: ModelConfig, tokenizer: Tokenizer, config: GrpoConfig, mesh):
-    """Sample a group for each of config.prompts prompts: (state, prompts [P, S], lengths [P], key) -> Rollout."""
-
-    def sample(state: TrainState, prompts, lengths, key):
-        keys = jax.vmap(partial(jax.random.fold_in, key))(np.arange(len(prompts)))
-        prompts, lengths, keys = jax.device_put((prompts, lengths, keys), batch_sharding(mesh))
-        return generate(
-            model, state.params, state.router_bias, prompts, lengths, keys, group_size=config.group_size,
-            max_new_tokens=config.max_new_tokens, eos_id=tokenizer.eos_id, temperature=config.temperature,
-            halvings=config.halvings,
-        )  # fmt: skip
-
-    return sample
-
-
 def make_grpo_iteration(
-    model: ModelConfig,
-    tokenizer: Tokenizer,
+    policy: Policy,
     optimizer,
     state_shardings,
     mesh,
@@ -102,20 +74,22 @@ def make_grpo_iteration(
     """Compile one iteration of GRPO.
 
     Args:
+      policy: model and tokenizer; its weights are not read, the state's are.
       judges: name -> (record, completion) -> Judgement; "accuracy" and "format" are reported.
       reward: (P groups of G judged responses, random generator) -> [P, G] numbers to be maximised.
 
     Returns:
       iteration(state, reference, step, records, prompts) -> (state, metrics, groups). `state` is donated;
       `reference` is (params, router_bias) of the reference policy; `step` names the iteration and its noise;
-      `records` and `prompts` are config.prompts problems. Metrics are floats, `groups` the judged responses.
+      `records` and `prompts` are config.sampling.prompts problems. Metrics are floats, `groups` the judged responses.
     """
-    sample = make_sampler(model, tokenizer, config, mesh)
-    lengths = completion_lengths(config.max_new_tokens)
+    model, tokenizer, sampling = policy.model, policy.tokenizer, config.sampling
+    sample = make_sampler(model, sampling, mesh, eos_id=tokenizer.eos_id)
+    lengths = completion_lengths(sampling.max_new_tokens)
     score = make_score(model, num_micro_batches=config.micro_batches * config.mini_batches, lengths=lengths)
     sums = sorted_by_length(gradient_sums(partial(grpo_batch_loss, model)), config.micro_batches, lengths)
     train_step = make_train_step(sums, optimizer, state_shardings, router_bias_rate=config.router_bias_rate)
-    scalars = {"temperature": config.temperature, "clip_epsilon": config.clip_epsilon, "kl_coef": config.kl_coef}
+    scalars = {"temperature": sampling.temperature, "clip_epsilon": config.clip_epsilon, "kl_coef": config.kl_coef}
     root = jax.random.fold_in(jax.random.key(seed), TRAINING_STREAM)
 
     def iteration(state: TrainState, reference, step: int, records: Sequence[dict], prompts: Sequence[str]):
@@ -123,7 +97,9 @@ def make_grpo_iteration(
         tick = lambda: clock.append(time.monotonic()) or clock[-1] - clock[-2]
         rng = np.random.default_rng((seed, TRAINING_STREAM, step))
         key = jax.random.fold_in(root, step)
-        rollout, texts = respond(lambda p, n: sample(state, p, n, key), tokenizer, prompts, config.prompt_slots)
+        rollout, texts = respond(
+            partial(sample, (state.params, state.router_bias), key=key), tokenizer, prompts, sampling.prompt_slots
+        )
         seconds = {"rollout": tick()}
 
         groups = judge_responses(judges, records, rollout, texts)
@@ -132,10 +108,10 @@ def make_grpo_iteration(
         advantages = np.asarray(group_advantages(rewards, known))
         seconds["reward"] = tick()
 
-        rows = _rows(rollout, *encode_prompts(tokenizer, prompts, config.prompt_slots), known)
+        rows = _rows(rollout, *encode_prompts(tokenizer, prompts, sampling.prompt_slots), known)
         rows = jax.device_put(rows, batch_sharding(mesh))
-        old = score(state.params, state.router_bias, rows, config.temperature)
-        ref = score(*reference, rows, config.temperature)
+        old = score(state.params, state.router_bias, rows, sampling.temperature)
+        ref = score(*reference, rows, sampling.temperature)
         old_host = np.asarray(old)
         seconds["scoring"] = tick()
 
@@ -148,8 +124,7 @@ def make_grpo_iteration(
             updates.append(metrics)
         metrics = {name: np.mean([m[name] for m in updates], axis=0).tolist() for name in updates[0]}
         seconds["update"] = tick()
-        if not np.isfinite([metrics["loss"], metrics["grad_norm"]]).all():
-            raise UserError(f"loss {metrics['loss']}, gradient norm {metrics['grad_norm']} in iteration {step}: not finite")
+        check_finite(metrics, f"iteration {step}")
 
         mask = rollout.mask.reshape(old_host.shape)
         mismatch = np.abs(old_host - rollout.sampler_logprobs.reshape(old_host.shape))[mask]
@@ -168,44 +143,3 @@ def _rows(rollout, prompts, lengths, known) -> Rows:
     flat = lambda x: x.reshape(-1, *x.shape[2:])
     mask = rollout.mask & known[..., None]
     return Rows(np.repeat(prompts, group, 0), np.repeat(lengths, group), flat(rollout.tokens), flat(mask))
-
-
-def evaluation_batches(sample, tokenizer: Tokenizer, config: GrpoConfig, *, seed: int, judges, records, prompts):
-    """Sample config.group_size responses to every problem with the sampler of training, and judge them.
-
-    Args:
-      sample: (prompts [P, S], lengths [P], key) -> Rollout of P = config.prompts groups.
-      records, prompts: N problems. The last batch is filled up by repetition, and the repeats are dropped.
-
-    Yields:
-      The judged groups of the next config.prompts problems.
-    """
-    root = jax.random.fold_in(jax.random.key(seed), EVALUATION_STREAM)
-    for batch, start in enumerate(range(0, len(prompts), config.prompts)):
-        some = list(prompts[start : start + config.prompts])
-        padded = some + [some[0]] * (config.prompts - len(some))
-        key = jax.random.fold_in(root, batch)
-        rollout, texts = respond(lambda p, n, key=key: sample(p, n, key), tokenizer, padded, config.prompt_slots)
-        yield judge_responses(judges, records[start : start + len(some)], rollout, texts[: len(some)])
-
-
-def start_policy(model: ModelConfig, optimizer, mesh, manager, parent: Parent):
-    """The policy to train and its reference: from the run's own latest checkpoint, else from the parent's weights.
-
-    Returns:
-      state, its shardings, reference as (params, router_bias), and the iteration of the checkpoint, None for a fresh run.
-    """
-    state, shardings = init_train_state(jax.random.key(0), partial(init_params, model), optimizer, mesh)
-    step = manager.latest_step()
-    if step is None:
-        params, bias = load_parent(parent, state.params, state.router_bias)
-        state = state._replace(params=params, router_bias=bias)
-        return state, shardings, freeze(state), None
-    items = restore(manager, arrays=state._asdict() | {"reference": (state.params, state.router_bias)})
-    reference = tuple(items.pop("reference"))
-    return TrainState(**items), shardings, reference, step
-
-
-def freeze(state: TrainState):
-    """A copy of the policy as (params, router_bias), which later updates of the state do not touch."""
-    return jax.tree.map(jnp.copy, (state.params, state.router_bias))

@@ -58,7 +58,9 @@ def make_mesh(config: MeshConfig, devices=None) -> Mesh:
     if sizes.count(-1) > 1 or any(size == 0 or size < -1 for size in sizes):
         raise UserError(f"mesh {shown}: every axis must be a positive number, at most one of them -1")
     if len(devices) % known or (-1 not in sizes and known != len(devices)):
-        raise UserError(f"mesh {shown} asks for a multiple of {known} devices, and there are {len(devices)}; change --mesh")
+        raise UserError(
+            f"mesh {shown} asks for a multiple of {known} devices, and there are {len(devices)}; change --mesh"
+        )
     sizes = [len(devices) // known if size == -1 else size for size in sizes]
     return jax.make_mesh(sizes, MESH_AXES, axis_types=(AxisType.Auto,) * len(sizes), devices=devices)
 
@@ -108,6 +110,13 @@ def tree_shardings(abstract, mesh: Mesh):
 
     boxed = lambda leaf: isinstance(leaf, nn.LogicallyPartitioned)
     return jax.tree_util.tree_map_with_path(place, abstract, is_leaf=boxed)
+
+
+def abstract_arrays(abstract, mesh: Mesh):
+    """Shapes with their shardings, unboxed, from the same argument as `tree_shardings`; for loading into."""
+    shardings = tree_shardings(abstract, mesh)
+    with_sharding = lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+    return jax.tree.map(with_sharding, nn.meta.unbox(abstract), shardings)
 
 
 def check_divides(mesh: Mesh, size: int, axis: str, what: str) -> None:

@@ -1,5 +1,6 @@
 """The training state, and one update of it from any loss."""
 
+import math
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from r1jax.config import UserError
 from r1jax.ops.moe import max_violation, update_router_bias
 from r1jax.sharding import tree_shardings
 
@@ -106,7 +108,7 @@ def make_train_step(sums_fn, optimizer, state_shardings, *, num_micro_batches: i
     Returns:
       step(state, batch, scalars) -> (state, metrics). `state` is donated. `batch` is a pytree of [B, ...] arrays,
       `scalars` a pytree of traced numbers (a schedule does not recompile). Metrics are means, with `loss`,
-      `grad_norm`, `max_violation` and `expert_load` ([num_moe_layers, E] shares) added.
+      `grad_norm`, `param_norm` (after the update), `max_violation` and `expert_load` ([num_moe_layers, E] shares) added.
     """
 
     def step(state: TrainState, batch, scalars):
@@ -119,9 +121,21 @@ def make_train_step(sums_fn, optimizer, state_shardings, *, num_micro_batches: i
         bias = update_router_bias(state.router_bias, output.load, rate=router_bias_rate)
         metrics = {name: total / count for name, total in output.metric_sums.items()}
         metrics |= {"loss": output.loss_sum / count, "grad_norm": optax.global_norm(grads)}
+        metrics["param_norm"] = optax.global_norm(params)
         if output.load.size:
             metrics["max_violation"] = max_violation(output.load).mean()
             metrics["expert_load"] = output.load / output.load.sum(-1, keepdims=True)
         return TrainState(state.update + 1, params, bias, opt_state), metrics
 
     return jax.jit(step, donate_argnums=0, out_shardings=(state_shardings, None))
+
+
+def check_finite(metrics: dict, when: str) -> None:
+    """Raise UserError where the loss, the gradient or the updated parameters are not finite, before anyone saves them."""
+    values = {name: float(metrics[name]) for name in ("loss", "grad_norm", "param_norm")}
+    if not all(map(math.isfinite, values.values())):
+        shown = ", ".join(f"{name} {value}" for name, value in values.items())
+        raise UserError(
+            f"{shown} in {when}: the run has diverged. The last good checkpoint is kept; start from it in a new "
+            "--workdir with --init=THIS_WORKDIR, for instance with a smaller learning rate."
+        )

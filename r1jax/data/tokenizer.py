@@ -19,7 +19,9 @@ class Tokenizer:
         self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         self.vocab_size = self._processor.vocab_size()
         self.pad_id, self.bos_id, self.eos_id = (
-            self._processor.pad_id(), self._processor.bos_id(), self._processor.eos_id(),
+            self._processor.pad_id(),
+            self._processor.bos_id(),
+            self._processor.eos_id(),
         )
 
     def encode(self, text: str) -> list[int]:

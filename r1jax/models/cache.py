@@ -36,7 +36,9 @@ def init_cache(config: ModelConfig, batch: int, slots: int) -> Cache:
             jnp.zeros((layers, batch, slots, config.qk_rope_head_dim), dtype),
         )
 
-    return Cache(entries(config.num_dense_layers), entries(config.num_moe_layers), jnp.full((batch, slots), -1, jnp.int32))
+    return Cache(
+        entries(config.num_dense_layers), entries(config.num_moe_layers), jnp.full((batch, slots), -1, jnp.int32)
+    )
 
 
 def write_cache(cache: Cache, new: Cache, slot) -> Cache:

@@ -49,7 +49,9 @@ class ModelConfig:
         checks = {
             "num_dense_layers must be between 0 and num_layers": 0 <= self.num_dense_layers <= self.num_layers,
             "num_experts must be a multiple of num_expert_groups": self.num_experts % self.num_expert_groups == 0,
-            "num_limited_groups must be between 1 and num_expert_groups": 1 <= self.num_limited_groups <= self.num_expert_groups,
+            "num_limited_groups must be between 1 and num_expert_groups": 1
+            <= self.num_limited_groups
+            <= self.num_expert_groups,
             "num_experts_per_token must fit into the limited groups": self.num_experts_per_token
             <= self.num_limited_groups * (self.num_experts // self.num_expert_groups),
             "qk_rope_head_dim must be even": self.qk_rope_head_dim % 2 == 0,

@@ -26,7 +26,7 @@ class MoE(nn.Module):
         Returns:
           output [B, T, D] and the load [E] float32, tokens sent to each expert.
         """
-        config, (batch, length, embed_dim) = self.config, x.shape
+        config, embed_dim = self.config, x.shape[-1]
         experts, mlp_dim = config.num_experts, config.expert_mlp_dim
         router_init = nn.with_logical_partitioning(nn.initializers.normal(config.init_stddev), ("embed", "experts"))
         router = self.param("router", router_init, (embed_dim, experts), jnp.float32)

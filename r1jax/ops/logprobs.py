@@ -39,5 +39,7 @@ def token_logprobs(hidden, head, targets, *, temperature=1.0, chunk_size: int = 
     pad = -count % size
     flat_hidden = jnp.pad(hidden.reshape(count, -1), ((0, pad), (0, 0)))
     flat_targets = jnp.pad(targets.reshape(count), (0, pad))
-    logprobs, entropy = jax.lax.map(chunk, (flat_hidden.reshape(-1, size, hidden.shape[-1]), flat_targets.reshape(-1, size)))
+    logprobs, entropy = jax.lax.map(
+        chunk, (flat_hidden.reshape(-1, size, hidden.shape[-1]), flat_targets.reshape(-1, size))
+    )
     return logprobs.reshape(-1)[:count].reshape(batch, length), entropy.reshape(-1)[:count].reshape(batch, length)

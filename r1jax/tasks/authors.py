@@ -19,9 +19,9 @@ class Population:
 
     blurt: float = 0.55
     """Authors who write down a guess without computing it."""
-    single: float = 0.30
+    single: float = 0.25
     """Authors who compute and mark one attempt, and answer it even where it failed. The rest search."""
-    give_up: float = 0.4
+    give_up: float = 0.3
     """Chance, after each failed attempt of a searching author, to answer it anyway."""
     wait: float = 0.15
     """Chance that a new attempt begins with the word "wait"."""
@@ -78,7 +78,10 @@ def _worksheet(rng, problem: Problem) -> Document:
     options = _order(rng, problem)
     start = rng.integers(len(options))
     length = int(rng.integers(1, len(options) + 1))
-    lines = [f"{text} = {value} {_mark(value, problem.target)}" for text, value in (options[start:] + options[:start])[:length]]
+    lines = [
+        f"{text} = {value} {_mark(value, problem.target)}"
+        for text, value in (options[start:] + options[:start])[:length]
+    ]
     return Document(problem, "worksheet", f"{problem.question} Worksheet: {' '.join(lines)}", length, False)
 
 

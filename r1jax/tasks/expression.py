@@ -32,7 +32,7 @@ def _tokenize(text: str) -> list[str]:
     while place < len(text):
         match = _TOKEN.match(text, place)
         if not match:
-            raise ValueError(f"unexpected {text[place:place + 12]!r}")
+            raise ValueError(f"unexpected {text[place : place + 12]!r}")
         tokens.append(match[1] or match[2])
         place = match.end()
     return tokens

@@ -1,0 +1,65 @@
+"""A policy as the stages hand it on: model, tokenizer, weights; started, resumed, frozen."""
+
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from r1jax.checkpoint import Parent, load_parent, open_parent, restore
+from r1jax.data.tokenizer import Tokenizer, load_tokenizer
+from r1jax.models.config import ModelConfig
+from r1jax.models.transformer import init_params
+from r1jax.sharding import abstract_arrays
+from r1jax.train import TrainState, init_train_state
+
+
+class Policy(NamedTuple):
+    """A model that can be sampled."""
+
+    model: ModelConfig
+    tokenizer: Tokenizer
+    params: dict
+    router_bias: jax.Array
+    parent: Parent
+    """Where it came from."""
+
+
+def load_policy(folder: str | Path, mesh) -> Policy:
+    """Read a stage's latest weights and tokenizer onto the mesh.
+
+    Raises:
+      UserError: the folder is not a finished stage's workdir, or its model does not divide over the mesh.
+    """
+    parent = open_parent(folder)
+    tokenizer, model = load_tokenizer(folder), ModelConfig(**parent.model)
+    shapes = abstract_arrays(jax.eval_shape(partial(init_params, model), jax.random.key(0)), mesh)
+    return Policy(model, tokenizer, *load_parent(parent, *shapes), parent)
+
+
+def start_training(policy: Policy, optimizer, mesh, manager):
+    """The state to train and its reference: from the run's own latest checkpoint, else from the policy.
+
+    Args:
+      manager: the run's checkpoints.
+
+    Returns:
+      state, its shardings, reference as (params, router_bias), and the step of the checkpoint, None for a fresh run.
+    """
+    init = partial(init_params, policy.model)
+    state, shardings = init_train_state(jax.random.key(0), init, optimizer, mesh)
+    step = manager.latest_step()
+    if step is None:
+        # Copied, because the state is donated to its first update and the policy is not.
+        params, bias = jax.tree.map(jnp.copy, (policy.params, policy.router_bias))
+        state = state._replace(params=params, router_bias=bias)
+        return state, shardings, freeze(state), None
+    items = restore(manager, arrays=state._asdict() | {"reference": (state.params, state.router_bias)})
+    reference = tuple(items.pop("reference"))
+    return TrainState(**items), shardings, reference, step
+
+
+def freeze(state: TrainState):
+    """A copy of the policy as (params, router_bias), which later updates of the state do not touch."""
+    return jax.tree.map(jnp.copy, (state.params, state.router_bias))
