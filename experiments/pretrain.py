@@ -41,7 +41,7 @@ class Config:
     publish: str | None = None
     """Copy the final weights and tokenizer, without optimizer state, to this folder, ready for --init."""
     seed: int = 0
-    updates: int = 2000
+    updates: int = 1200
     """Optimizer updates."""
     batch_size: int = 128
     """Rows an update."""

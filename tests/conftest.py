@@ -1,0 +1,47 @@
+"""What the tests of whole experiments share."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+SMALL = (
+    "--grpo.iterations 4 --grpo.sampling.prompts 4 --grpo.sampling.group-size 4 --grpo.sampling.max-new-tokens 16 "
+    "--grpo.sampling.halvings 1 --grpo.micro-batches 2 --grpo.reference-every 4 --evaluation-problems 8 "
+    "--training-problems 4 --save-every 1"
+).split()
+"""Options that make R1-Zero a matter of seconds."""
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory) -> dict:
+    """Environment of a child process; compiled programs are shared between the children."""
+    cache = tmp_path_factory.mktemp("compiled")
+    options = {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    return os.environ | options | {"JAX_PLATFORMS": "cpu", "COLUMNS": "200"}
+
+
+@pytest.fixture(scope="session")
+def experiment(environment):
+    """Start an experiment file with options; returns the process."""
+
+    def start(name: str, *options, **more) -> subprocess.Popen:
+        command = [sys.executable, str(ROOT / "experiments" / f"{name}.py"), *map(str, options)]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, env=environment | more, stdout=pipe, stderr=pipe, text=True)
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def finished_run(experiment, tmp_path_factory) -> Path:
+    """The workdir of an uninterrupted small run of R1-Zero, seed 0."""
+    workdir = tmp_path_factory.mktemp("finished") / "run"
+    process = experiment("r1_zero", "--workdir", workdir, *SMALL)
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, output + errors
+    return workdir

@@ -1,0 +1,124 @@
+"""A run that is killed or stopped ends with the very bits of one that was not."""
+
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from conftest import SMALL
+from r1jax.metrics import read_json, read_json_lines
+
+
+def final_arrays(workdir: Path) -> dict[str, np.ndarray]:
+    """Every array of the last checkpoint, by item and path."""
+    import jax
+
+    manager = ocp.CheckpointManager(workdir / "checkpoints", options=ocp.CheckpointManagerOptions(read_only=True))
+    names = ("params", "router_bias", "opt_state", "reference", "update")
+    items = manager.restore(
+        manager.latest_step(), args=ocp.args.Composite(**{name: ocp.args.StandardRestore() for name in names})
+    )
+    leaves = jax.tree_util.tree_leaves_with_path(dict(items.items()))
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def assert_same_run(workdir: Path, reference: Path) -> None:
+    ours, theirs = final_arrays(workdir), final_arrays(reference)
+    assert ours.keys() == theirs.keys() and len(ours) > 100
+    for name, value in theirs.items():
+        np.testing.assert_array_equal(ours[name], value, err_msg=name)
+    timeless = lambda record: {k: v for k, v in record.items() if k != "seconds"}
+    ours, theirs = (list(map(timeless, read_json_lines(w / "metrics.jsonl"))) for w in (workdir, reference))
+    assert ours == theirs
+    assert read_json_lines(workdir / "samples.jsonl") == read_json_lines(reference / "samples.jsonl")
+    for phase in ("before", "after", "training"):
+        assert read_json(workdir / "summary.json")[phase] == read_json(reference / "summary.json")[phase]
+
+
+def wait_for(condition, process, seconds: float = 120) -> None:
+    """Return as soon as the condition holds or the process has ended."""
+    deadline = time.monotonic() + seconds
+    while not condition() and process.poll() is None:
+        assert time.monotonic() < deadline, "the moment to kill never came"
+        time.sleep(0.002)
+
+
+def lines(path: Path) -> int:
+    return path.read_text().count("\n") if path.exists() else 0
+
+
+KILL_POINTS = {
+    "at the start": lambda w: (w / "config.json").exists(),
+    "before the first checkpoint": lambda w: (w / "before.json").exists(),
+    "while saving": lambda w: any(p.name.startswith("2.") for p in (w / "checkpoints").glob("*tmp*")),
+    "after three iterations": lambda w: lines(w / "metrics.jsonl") >= 3,
+    "in the last evaluation": lambda w: (w / "checkpoints" / "4").exists(),
+}
+
+
+def test_killed_at_many_points(experiment, finished_run, tmp_path):
+    workdir = tmp_path / "run"
+    for name, reached in KILL_POINTS.items():
+        process = experiment("r1_zero", "--workdir", workdir, *SMALL)
+        wait_for(lambda: reached(workdir), process)
+        assert process.poll() is None, f"ended before it could be killed {name}: {process.communicate()}"
+        process.kill()
+        process.wait()
+    assert not (workdir / "summary.json").exists()
+    process = experiment("r1_zero", "--workdir", workdir, *SMALL)
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, output + errors
+    assert_same_run(workdir, finished_run)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_on_request(experiment, finished_run, tmp_path, number):
+    workdir = tmp_path / "run"
+    options = ["--workdir", workdir, *SMALL, "--save-every", 100]
+    process = experiment("r1_zero", *options)
+    wait_for(lambda: lines(workdir / "metrics.jsonl") >= 1, process)
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, output + errors
+    assert "to resume" in output and f"--workdir {workdir}" in output and "r1_zero.py" in output
+    assert (workdir / "report.html").exists()
+    done = lines(workdir / "metrics.jsonl")
+    assert 1 <= done < 4 and (workdir / "checkpoints" / str(done)).exists()
+    output, errors = experiment("r1_zero", *options).communicate(timeout=300)
+    assert final_arrays(workdir).keys() == final_arrays(finished_run).keys()
+    for name, value in final_arrays(finished_run).items():
+        np.testing.assert_array_equal(final_arrays(workdir)[name], value, err_msg=name)
+
+
+def test_a_finished_run_is_shown_again(experiment, finished_run):
+    stamp = (finished_run / "summary.json").read_bytes()
+    output, errors = experiment("r1_zero", "--workdir", finished_run, *SMALL).communicate(timeout=120)
+    assert "accuracy (pass@1)" in output and "report.html" in output, output + errors
+    assert (finished_run / "summary.json").read_bytes() == stamp
+
+
+def test_what_a_run_leaves(finished_run):
+    summary = read_json(finished_run / "summary.json")
+    wanted = {
+        "accuracy",
+        "accuracy_ci95",
+        "pass_at_1",
+        "pass_at_4",
+        "mean_response_tokens",
+        "verify_share",
+        "format_share",
+    }
+    for phase in ("before", "after", "training"):
+        assert wanted <= summary[phase].keys()
+    assert {"startup", "before", "rollout", "reward", "scoring", "update", "after", "total"} == summary[
+        "seconds"
+    ].keys()
+    records = read_json_lines(finished_run / "metrics.jsonl")
+    assert [record["step"] for record in records] == [1, 2, 3, 4]
+    assert [record["update"] for record in records] == [2, 4, 6, 8]
+    assert all(record["sampler_mismatch_max"] < 1e-5 for record in records[:1])
+    assert isinstance(records[0]["doctor"], list) and "doctor" not in records[1]
+    assert (finished_run / "report.html").stat().st_size > 10_000

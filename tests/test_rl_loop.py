@@ -1,0 +1,199 @@
+"""One iteration of GRPO as a whole: compilation, micro-batches, outages of a judge, many devices."""
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from conftest import SMALL
+from r1jax.data.prompts import r1_zero_prompt
+from r1jax.metrics import read_json_lines
+from r1jax.optimizer import OptimizerConfig, make_optimizer
+from r1jax.policy import freeze, load_policy
+from r1jax.rewards.judgement import Judgement
+from r1jax.rl import GrpoRows, Rows, completion_lengths, grpo_batch_loss, sorted_by_length
+from r1jax.rl_loop import GrpoConfig, make_grpo_iteration
+from r1jax.generation.sampler import SamplingConfig
+from r1jax.sharding import MeshConfig, make_mesh
+from r1jax.tasks import BASE_MODEL
+from r1jax.tasks.countdown import countdown_reward, draw_problems
+from r1jax.train import gradient_sums, init_train_state, make_train_step
+
+CONFIG = GrpoConfig(
+    optimizer=OptimizerConfig(learning_rate=1e-3),
+    iterations=5,
+    sampling=SamplingConfig(prompts=4, group_size=4, prompt_slots=12, max_new_tokens=16, halvings=1),
+    mini_batches=2,
+    micro_batches=2,
+    reference_every=4,
+)
+
+
+@pytest.fixture(scope="module")
+def mesh():
+    return make_mesh(MeshConfig())
+
+
+@pytest.fixture(scope="module")
+def policy(mesh):
+    return load_policy(BASE_MODEL, mesh)
+
+
+def coin(groups, rng):
+    return rng.integers(0, 2, (len(groups), len(groups[0]))).astype(np.float32)
+
+
+def start(policy, mesh, judges, reward=coin):
+    """A state with the policy's weights, and an iteration that trains it."""
+    from r1jax.models.transformer import init_params
+
+    optimizer = make_optimizer(CONFIG.optimizer, 10)
+    state, shardings = init_train_state(jax.random.key(0), partial(init_params, policy.model), optimizer, mesh)
+    params, bias = jax.tree.map(jnp.copy, (policy.params, policy.router_bias))
+    state = state._replace(params=params, router_bias=bias)
+    iteration = make_grpo_iteration(policy, optimizer, shardings, mesh, CONFIG, seed=0, judges=judges, reward=reward)
+    return state, iteration
+
+
+def asked(step):
+    drawn = draw_problems((1, 2), "train", CONFIG.sampling.prompts, np.random.default_rng(step))
+    return {"records": [p.record for p in drawn], "prompts": [r1_zero_prompt(p.question) for p in drawn]}
+
+
+JUDGES = {"accuracy": countdown_reward, "format": lambda record, text: Judgement("correct", 1.0)}
+
+
+def test_nothing_compiles_after_the_first_iteration(policy, mesh):
+    compiled = []
+    listen = lambda name, seconds, **_: compiled.append(name) if name.endswith("backend_compile_duration") else None
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    with jax.set_mesh(mesh):
+        state, iteration = start(policy, mesh, JUDGES)
+        reference = freeze(state)
+        state, *_ = iteration(state, reference, 1, **asked(1))
+        first = len(compiled)
+        lengths = []
+        for step in range(2, 5):
+            state, metrics, groups = iteration(state, reference, step, **asked(step))
+            reference = freeze(state)
+            lengths.append(tuple(r.tokens for group in groups for r in group))
+    assert first > 3, "the listener heard nothing"
+    assert len(set(lengths)) == 3, "completions of different lengths are what could cause a recompilation"
+    assert len(compiled) == first, compiled[first:]
+
+
+def test_first_updates_are_on_policy_and_sampler_agrees_with_trainer(policy, mesh):
+    with jax.set_mesh(mesh):
+        state, iteration = start(policy, mesh, JUDGES)
+        _, metrics, _ = iteration(state, freeze(state), 1, **asked(1))
+    assert metrics["sampler_mismatch_max"] < 1e-5
+    assert 0 < metrics["entropy"] < np.log(policy.model.vocab_size)
+    assert metrics["grad_norm"] > 0
+
+
+def test_an_outage_of_the_judge_teaches_nothing(policy, mesh):
+    """With every verdict of two prompts lost, the update is that of the other two prompts alone."""
+
+    def flaky(record, text):
+        return Judgement("timeout", 0.0) if record["lost"] else countdown_reward(record, text)
+
+    questions = asked(1)
+    for index, record in enumerate(questions["records"]):
+        record["lost"] = index < 2
+    with jax.set_mesh(mesh):
+        state, iteration = start(policy, mesh, JUDGES | {"accuracy": flaky})
+        reference = freeze(state)
+        everything_lost = {**questions, "records": [r | {"lost": True} for r in questions["records"]]}
+        before = jax.tree.map(np.asarray, state.params)
+        state, metrics, _ = iteration(state, reference, 1, **everything_lost)
+        assert metrics["outcomes"] == {"timeout": 1.0} and metrics["grad_norm"] == 0.0
+        decayed = jax.tree.map(
+            lambda x: x * (1 - CONFIG.optimizer.learning_rate * CONFIG.optimizer.weight_decay) ** 2, before
+        )
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state.params):
+            expected = before if path[-1].key == "scale" else decayed
+            for key in path:
+                expected = expected[key.key]
+            np.testing.assert_allclose(leaf, expected, rtol=1e-6)
+        _, metrics, _ = iteration(state, reference, 1, **questions)
+    assert metrics["outcomes"]["timeout"] == 0.5 and metrics["grad_norm"] > 0
+
+
+def rows_of(rng, batch, slots, length, vocab):
+    lengths = rng.integers(1, length + 1, batch)
+    rows = Rows(
+        jnp.asarray(rng.integers(4, vocab, (batch, slots)), jnp.int32),
+        jnp.asarray(rng.integers(3, slots + 1, batch), jnp.int32),
+        jnp.asarray(rng.integers(4, vocab, (batch, length)), jnp.int32),
+        jnp.asarray(np.arange(length)[None] < lengths[:, None]),
+    )
+    noise = lambda: jnp.asarray(rng.normal(-2.0, 0.5, (batch, length)), jnp.float32)
+    return GrpoRows(rows, noise(), noise(), jnp.asarray(rng.normal(size=batch), jnp.float32))
+
+
+def test_micro_batches_and_widths_change_nothing(policy, mesh):
+    """Summed over length-sorted micro-batches, each at its own width, the gradient is that of one full batch."""
+    jax.config.update("jax_enable_x64", True)
+    try:
+        model = dataclasses.replace(policy.model, dtype="float64")
+        params = jax.tree.map(lambda x: jnp.asarray(np.asarray(x), jnp.float64), policy.params)
+        batch = rows_of(np.random.default_rng(0), 8, 12, 16, model.vocab_size)
+        scalars = {"temperature": 1.0, "clip_epsilon": 0.2, "kl_coef": 0.1}
+        sums = gradient_sums(partial(grpo_batch_loss, model))
+        whole = jax.jit(sums)(params, policy.router_bias, batch, scalars)
+        parts = jax.jit(sorted_by_length(sums, 4, completion_lengths(16)))(params, policy.router_bias, batch, scalars)
+    finally:
+        jax.config.update("jax_enable_x64", False)
+    assert float(whole[1].count) == float(parts[1].count) == 8
+    np.testing.assert_allclose(parts[1].loss_sum, whole[1].loss_sum, rtol=1e-6)
+    np.testing.assert_array_equal(parts[1].load, whole[1].load)
+    scale = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(whole[0]))
+    for ours, theirs in zip(jax.tree.leaves(parts[0]), jax.tree.leaves(whole[0])):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-6 * scale)
+
+
+def test_router_bias_moves_by_the_load_of_all_micro_batches(policy, mesh):
+    model = policy.model
+    batch = rows_of(np.random.default_rng(1), 8, 12, 16, model.vocab_size)
+    scalars = {"temperature": 1.0, "clip_epsilon": 0.2, "kl_coef": 0.0}
+    sums = gradient_sums(partial(grpo_batch_loss, model))
+    optimizer = make_optimizer(CONFIG.optimizer, 10)
+    with jax.set_mesh(mesh):
+        from r1jax.models.transformer import init_params
+
+        state, shardings = init_train_state(jax.random.key(0), partial(init_params, model), optimizer, mesh)
+        load = np.asarray(sums(state.params, state.router_bias, batch, scalars)[1].load)
+        step = make_train_step(sums, optimizer, shardings, num_micro_batches=4, router_bias_rate=0.01)
+        before = np.asarray(state.router_bias)
+        state, metrics = step(state, batch, scalars)
+    expected = before + 0.01 * np.sign(load.mean(-1, keepdims=True) - load)
+    np.testing.assert_allclose(state.router_bias, expected, atol=1e-7)
+    np.testing.assert_allclose(metrics["expert_load"], load / load.sum(-1, keepdims=True), rtol=1e-6)
+
+
+MESHES = {
+    "parameters cut": ["--mesh.fsdp", 4, "--mesh.tensor", 2],
+    "experts spread": ["--mesh.data", 2, "--mesh.expert", 2, "--mesh.fsdp", 2],
+}
+
+
+@pytest.mark.parametrize("options", MESHES.values(), ids=MESHES)
+def test_eight_devices_compute_what_one_does(experiment, finished_run, tmp_path, options):
+    """A whole small run on eight host devices samples the same responses and takes the same steps as on one."""
+    eight = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    small = [*SMALL, "--grpo.sampling.prompts", 8, "--grpo.micro-batches", 1]
+    runs = {"one": {}, "eight": eight}
+    for name, variables in runs.items():
+        more = options if name == "eight" else []
+        process = experiment("r1_zero", "--workdir", tmp_path / name, *small, *more, **variables)
+        output, errors = process.communicate(timeout=400)
+        assert process.returncode == 0, output + errors
+    one, other = (read_json_lines(tmp_path / name / "metrics.jsonl") for name in runs)
+    for ours, theirs in zip(one, other, strict=True):
+        for name in ("reward", "mean_response_tokens", "zero_variance_groups"):
+            assert ours[name] == theirs[name], name
+        for name in ("grad_norm", "entropy", "param_norm", "kl"):
+            np.testing.assert_allclose(ours[name], theirs[name], rtol=2e-3, atol=1e-6, err_msg=name)
