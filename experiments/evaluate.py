@@ -9,16 +9,15 @@ import jax
 import numpy as np
 
 from r1jax import launch
-from r1jax.config import UserError
 from r1jax.data.prompts import r1_zero_prompt
 from r1jax.evaluation import comparison_table, evaluation_batches, summarize
 from r1jax.generation.sampler import SamplingConfig, make_sampler
 from r1jax.metrics import write_json
 from r1jax.policy import load_policy
 from r1jax.rewards.format import extract_answer, format_reward
-from r1jax.sharding import MeshConfig, check_divides, make_mesh
+from r1jax.sharding import MeshConfig, make_mesh
 from r1jax.tasks import BASE_MODEL
-from r1jax.tasks.countdown import LEVELS, countdown_reward, draw_problems
+from r1jax.tasks.countdown import countdown_reward, draw_problems
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +29,8 @@ class Config:
     init: str | None = None
     """Workdir of the stage to evaluate; by default the base model that comes with the package."""
     seed: int = 0
-    levels: tuple[int, ...] = (1, 2)
+    """All noise of sampling follows from it."""
+    levels: tuple[Literal[1, 2, 3], ...] = (1, 2)
     """Countdown levels: level L offers L + 2 numbers."""
     split: Literal["held_out", "train"] = "held_out"
     problems: int = 512
@@ -41,10 +41,8 @@ class Config:
 
 
 def main(config: Config) -> None:
-    if unknown := set(config.levels) - set(LEVELS):
-        raise UserError(f"--levels: no level {sorted(unknown)}; there are {LEVELS}")
     mesh = make_mesh(config.mesh)
-    check_divides(mesh, config.sampling.prompts, "batch", "--sampling.prompts")
+    config.sampling.check(mesh)
     policy = load_policy(config.init or BASE_MODEL, mesh)
     drawn = draw_problems(config.levels, config.split, config.problems, np.random.default_rng(0))
     records, prompts = [p.record for p in drawn], [r1_zero_prompt(p.question) for p in drawn]

@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import time
 from pathlib import Path
+from typing import Literal
 
 import jax
 import numpy as np
@@ -41,13 +42,14 @@ class Config:
     publish: str | None = None
     """Copy the final weights and tokenizer, without optimizer state, to this folder, ready for --init."""
     seed: int = 0
+    """Initial weights and the corpus follow from it."""
     updates: int = 1200
     """Optimizer updates."""
     batch_size: int = 128
     """Rows an update."""
     sequence_length: int = 128
     """Tokens a row; documents are packed whole and do not see each other."""
-    levels: tuple[int, ...] = (1, 2)
+    levels: tuple[Literal[1, 2, 3], ...] = (1, 2)
     """Countdown levels in the corpus: level L offers L + 2 numbers."""
     population: Population = Population()
     optimizer: OptimizerConfig = OptimizerConfig(
@@ -80,7 +82,7 @@ def make_batch(config: Config, tokenizer: Tokenizer, update: int) -> PackedBatch
 
 def next_token_loss(model: ModelConfig, params, router_bias, batch: PackedBatch, scalars) -> LossOutput:
     hidden, _, load = forward(model, params, router_bias, batch.tokens, batch.positions, segments=batch.segments)
-    logprobs, entropy = token_logprobs(hidden, output_head(params), batch.targets)
+    logprobs, entropy = token_logprobs(hidden, output_head(model, params), batch.targets)
     loss, count = next_token_sums(logprobs, batch.segments)
     entropy = next_token_sums(-entropy, batch.segments)[0]
     return LossOutput(loss, count, {"entropy": entropy}, load)

@@ -10,12 +10,13 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import jax
 import numpy as np
 
 from r1jax import checkpoint, launch
-from r1jax.config import claim_workdir, to_dict
+from r1jax.config import UserError, claim_workdir, to_dict
 from r1jax.data.prompts import r1_zero_prompt
 from r1jax.doctor import diagnose
 from r1jax.evaluation import Response, comparison_table, evaluation_batches, sample_record, summarize
@@ -30,6 +31,7 @@ from r1jax.sharding import MeshConfig, make_mesh
 from r1jax.tasks import BASE_MODEL
 from r1jax.tasks.countdown import countdown_reward, draw_problems
 
+Reward = Callable[[list[list[Response]], np.random.Generator], np.ndarray]
 JUDGES = {"accuracy": countdown_reward, "format": format_reward}
 SHOWN_PROBLEMS = 12  # held-out problems whose responses before and after are kept in samples.jsonl
 
@@ -43,7 +45,8 @@ class Config:
     init: str | None = None
     """Workdir of the stage to start from; by default the base model that comes with the package."""
     seed: int = 0
-    levels: tuple[int, ...] = (1, 2)
+    """Draws training problems and all noise of sampling."""
+    levels: tuple[Literal[1, 2, 3], ...] = (1, 2)
     """Countdown levels to train and evaluate on: level L offers L + 2 numbers."""
     grpo: GrpoConfig = GrpoConfig(
         optimizer=OptimizerConfig(learning_rate=3e-4, warmup_updates=5, weight_decay=0.0),
@@ -77,12 +80,12 @@ def main(config: Config) -> None:
     run(config, "r1_zero", rule_reward)
 
 
-def run(
-    config: Config, experiment: str, reward: Callable[[list[list[Response]], np.random.Generator], np.ndarray]
-) -> None:
+def run(config: Config, experiment: str, reward: Reward) -> None:
     """Evaluate the base, train by GRPO on `reward`, evaluate again, report."""
     began, grpo, mesh = time.monotonic(), config.grpo, make_mesh(config.mesh)
     grpo.check(mesh)
+    if min(config.evaluation_problems, config.training_problems) < 2:
+        raise UserError("--evaluation-problems and --training-problems must be 2 or more")
     policy = load_policy(config.init or BASE_MODEL, mesh)
     workdir = claim_workdir(config.workdir, experiment, config)
     if (workdir / "summary.json").exists():
@@ -97,25 +100,10 @@ def run(
         manager = checkpoint.open_checkpoints(workdir)
         optimizer = make_optimizer(grpo.optimizer, grpo.iterations * grpo.mini_batches)
         state, shardings, reference, start = start_training(policy, optimizer, mesh, manager)
-        sampler = make_sampler(policy.model, grpo.sampling, mesh, eos_id=policy.tokenizer.eos_id)
         samples = JsonLines(workdir / "samples.jsonl", resume_step=-1 if start is None else start)
         log = JsonLines(workdir / "metrics.jsonl", resume_step=start or 0)
-
-        def evaluate(asked: dict, step: int, phase: str) -> dict:
-            task, groups = progress.add_task(f"evaluate {phase}", total=len(asked["prompts"]), figures=""), []
-            sample, options = (
-                partial(sampler, (state.params, state.router_bias)),
-                {"seed": config.seed, "judges": JUDGES},
-            )
-            for batch in evaluation_batches(sample, policy.tokenizer, grpo.sampling, **options, **asked):
-                groups += batch
-                progress.update(task, completed=len(groups))
-                if stop:
-                    raise launch.Interrupted
-            for index in range(min(SHOWN_PROBLEMS, len(groups))):
-                prompt, record = asked["prompts"][index], asked["records"][index]
-                samples.write(sample_record(step, phase, index, prompt, record, groups[index][0]))
-            return summarize(asked["records"], groups, extract_answer)
+        sampler = make_sampler(policy.model, grpo.sampling, mesh, eos_id=policy.tokenizer.eos_id)
+        evaluate = partial(evaluate_policy, config, policy.tokenizer, samples, progress, stop)
 
         def save(step: int, *, wait: bool) -> None:
             arrays = state._asdict() | {"reference": reference}
@@ -123,14 +111,13 @@ def run(
 
         if start is None:
             ready, start = time.monotonic(), 0
-            before = evaluate(held_out, 0, "before")
+            before = evaluate("before", 0, partial(sampler, reference), held_out)
             seconds = {"startup": ready - began, "before": time.monotonic() - ready}
             write_json(workdir / "before.json", before | {"seconds": seconds})
             save(0, wait=True)
 
-        iteration = make_grpo_iteration(
-            policy, optimizer, shardings, mesh, grpo, seed=config.seed, judges=JUDGES, reward=reward
-        )
+        options = {"seed": config.seed, "judges": JUDGES, "reward": reward}
+        iteration = make_grpo_iteration(policy, optimizer, shardings, mesh, grpo, **options)
         task = progress.add_task("train", total=grpo.iterations, completed=start, figures="")
         for step in range(start + 1, grpo.iterations + 1):
             asked = ask(config.levels, "train", grpo.sampling.prompts, np.random.default_rng((config.seed, step)))
@@ -138,31 +125,48 @@ def run(
             if int(state.update) % grpo.reference_every == 0:
                 reference = freeze(state)
             if step == 1:
-                metrics["doctor"] = diagnose(
-                    asked["prompts"], groups, metrics, max_new_tokens=grpo.sampling.max_new_tokens
-                )
+                limit = grpo.sampling.max_new_tokens
+                metrics["doctor"] = diagnose(asked["prompts"], groups, metrics, max_new_tokens=limit)
                 for line in metrics["doctor"] or ["nothing found that would keep the reward flat"]:
                     progress.console.print(f"[yellow]doctor:[/] {line}")
             log.write({"step": step, "update": int(state.update)} | metrics)
             samples.write(sample_record(step, "train", 0, asked["prompts"][0], asked["records"][0], groups[0][0]))
             progress.update(task, completed=step, figures=live_figures(metrics))
-            if stop or step % config.save_every == 0 or step == grpo.iterations:
-                save(step, wait=bool(stop) or step == grpo.iterations)
+            last = bool(stop) or step == grpo.iterations
+            if last or step % config.save_every == 0:
+                save(step, wait=last)
             if stop:
                 write_report(workdir)
                 raise launch.Interrupted
 
-        evaluating = time.monotonic()
-        after = evaluate(held_out, grpo.iterations + 1, "after")
-        on_training = evaluate(training, grpo.iterations + 1, "training problems")
-    seconds = {"after": time.monotonic() - evaluating}
-    write_summary(workdir, {"after": after, "training": on_training}, seconds)
+        evaluating, sample = time.monotonic(), partial(sampler, (state.params, state.router_bias))
+        after = evaluate("after", grpo.iterations + 1, sample, held_out)
+        on_training = evaluate("training problems", grpo.iterations + 1, sample, training)
+    write_summary(workdir, {"after": after, "training": on_training}, {"after": time.monotonic() - evaluating})
     show(workdir)
+
+
+def evaluate_policy(
+    config: Config, tokenizer, samples: JsonLines, progress, stop, phase: str, step: int, sample, asked
+):
+    """Judge a group of responses to every problem asked; keep some in samples.jsonl; summarise."""
+    task, groups = progress.add_task(f"evaluate {phase}", total=len(asked["prompts"]), figures=""), []
+    options = {"seed": config.seed, "judges": JUDGES}
+    for batch in evaluation_batches(sample, tokenizer, config.grpo.sampling, **options, **asked):
+        groups += batch
+        progress.update(task, completed=len(groups))
+        if stop:
+            raise launch.Interrupted
+    for index in range(min(SHOWN_PROBLEMS, len(groups))):
+        prompt, record = asked["prompts"][index], asked["records"][index]
+        samples.write(sample_record(step, phase, index, prompt, record, groups[index][0]))
+    return summarize(asked["records"], groups, extract_answer)
 
 
 def live_figures(metrics: dict) -> str:
     """The figures beside the progress bar."""
-    return f"reward {metrics['reward']:.2f}  accuracy {metrics['accuracy']:.2f}  tokens {metrics['mean_response_tokens']:.0f}"
+    reward, accuracy, tokens = (metrics[name] for name in ("reward", "accuracy", "mean_response_tokens"))
+    return f"reward {reward:.2f}  accuracy {accuracy:.2f}  tokens {tokens:.0f}"
 
 
 def write_summary(workdir: Path, summaries: dict[str, dict], seconds: dict[str, float]) -> None:

@@ -1,6 +1,7 @@
 """Train the miniature's tokenizer (byte-pair encoding) on its base corpus.
 
-The constant parts of the prompt become one token each, so that a prompt costs about ten tokens instead of a hundred; the text the model is given is the paper's, whole.
+The constant parts of the prompt become one token each, so that a prompt costs about ten tokens instead of a hundred.
+The text that the model is given is the paper's, whole.
 """
 
 import dataclasses
@@ -24,6 +25,7 @@ class Config:
     workdir: str = "runs/tokenizer"
     """tokenizer.model goes here."""
     seed: int = 0
+    """The corpus follows from it."""
     vocab_size: int = 512
     """Largest vocabulary, in pieces; training stops earlier where the corpus has no more pairs to merge."""
     documents: int = 20000

@@ -141,7 +141,7 @@ def load_parent(parent: Parent, params, router_bias):
 
 
 def publish(workdir: str | Path, target: str | Path) -> None:
-    """Copy a workdir's tokenizer and latest weights, without optimizer and the like, to a folder that --init accepts."""
+    """Copy a workdir's tokenizer and latest weights, without the optimizer, to a folder that --init accepts."""
     workdir, target = Path(workdir), Path(target)
     steps = _manager(workdir, read_only=True)
     source = workdir / FOLDER / str(steps.latest_step())

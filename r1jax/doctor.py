@@ -24,11 +24,11 @@ def diagnose(
     outcomes = metrics["outcomes"]
     findings = []
 
-    if metrics["sampler_mismatch"] > 1e-3:
+    if metrics["sampler_mismatch"] > 1e-2:
         findings.append(
             f"sampler and trainer disagree by {metrics['sampler_mismatch']:.2g} nats a token "
-            f"(largest {metrics['sampler_mismatch_max']:.2g}): they do not compute the same policy. Look at temperature, "
-            "precision and expert routing before anything else."
+            f"(largest {metrics['sampler_mismatch_max']:.2g}): they do not compute the same policy. Look at "
+            "temperature, precision and expert routing before anything else."
         )
     broken = sum(outcomes.get(name, 0.0) for name in ("gold_unparseable", "timeout", "error"))
     if broken:

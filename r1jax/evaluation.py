@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from rich.table import Table
 
+from r1jax.config import UserError
 from r1jax.data.prompts import pad_prompts
 from r1jax.data.tokenizer import Tokenizer
 from r1jax.generation.rollout import Rollout
@@ -54,8 +55,15 @@ class Response(NamedTuple):
 
 
 def encode_prompts(tokenizer: Tokenizer, prompts: Sequence[str], slots: int) -> tuple[np.ndarray, np.ndarray]:
-    """Token ids of the prompts, [P, slots] padded on the left, and their lengths [P]."""
-    return pad_prompts([tokenizer.encode(prompt) for prompt in prompts], slots)
+    """Token ids of the prompts, [P, slots] padded on the left, and their lengths [P].
+
+    Raises:
+      UserError: a prompt does not fit.
+    """
+    try:
+        return pad_prompts([tokenizer.encode(prompt) for prompt in prompts], slots)
+    except ValueError as error:
+        raise UserError(f"{error}; raise --sampling.prompt-slots") from error
 
 
 def respond(
@@ -195,7 +203,7 @@ def comparison_table(columns: dict[str, dict[str, float]]) -> Table:
 
 
 def pass_at_k(correct, k: int) -> float:
-    """Probability that at least one of k samples is right, estimated without bias from n >= k (arXiv 2107.03374, eq. 1).
+    """Probability that at least one of k samples is right, without bias from n >= k (arXiv 2107.03374, eq. 1).
 
     Args:
       correct: [P, n] 0 or 1.
@@ -213,7 +221,7 @@ def pass_at_k(correct, k: int) -> float:
 
 
 def accuracy_ci95(correct) -> float:
-    """Half-width of the 95% confidence interval of the mean of `correct` [P, n], problems taken as the independent unit."""
+    """Half-width of the 95% interval of the mean of `correct` [P, n], with problems as the independent unit."""
     means = np.asarray(correct, float).mean(axis=1)
     return float(1.96 * means.std(ddof=1) / math.sqrt(len(means))) if len(means) > 1 else math.nan
 

@@ -15,7 +15,10 @@ from r1jax.config import UserError
 
 # glibc returns every large buffer to the kernel and faults it in again at the next step; XLA on CPU then runs several
 # times slower. These keep freed memory in the process and ask for huge pages.
-ALLOCATOR = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184:glibc.malloc.top_pad=268435456"
+ALLOCATOR = (
+    "glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:"
+    "glibc.malloc.trim_threshold=17179869184:glibc.malloc.top_pad=268435456"
+)
 
 console = Console(highlight=False)
 
@@ -62,14 +65,16 @@ def tune_allocator() -> None:
 
 
 def run(main: Callable[[Any], None], config_class: type) -> None:
-    """Parse the command line into `config_class`, run `main`, and exit: 0 done or stopped on request, 1 a user's mistake.
+    """Parse the command line into `config_class` and run `main`.
 
-    An unknown option or a value of the wrong type exits with 2.
+    Exits with 0 where it is done or was stopped on request, 1 for a user's mistake, 2 for an unknown option.
     """
     tune_allocator()
     import tyro
 
     config = tyro.cli(config_class, description=sys.modules[main.__module__].__doc__)
+    if config.seed < 0:
+        _fail(f"--seed must be 0 or more, not {config.seed}")
     try:
         main(config)
     except UserError as error:
@@ -77,7 +82,8 @@ def run(main: Callable[[Any], None], config_class: type) -> None:
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        _fail(f"no space left on the disk ({error.filename or config.workdir}); free some and run the same command again")
+        place = error.filename or config.workdir
+        _fail(f"no space left on the disk ({place}); free some and run the same command again")
     except Interrupted as stop:
         console.print(f"{stop}\n  {resume_command()}", soft_wrap=True)
 

@@ -20,8 +20,11 @@ class OptimizerConfig:
     final_fraction: float = 0.1
     """Last learning rate as a share of the peak (cosine only)."""
     beta1: float = 0.9
+    """Decay of the first moment, per update."""
     beta2: float = 0.95
+    """Decay of the second moment, per update."""
     eps: float = 1e-8
+    """Added to the root of the second moment."""
     weight_decay: float = 0.1
     """Decoupled; not applied to norm scales."""
     max_grad_norm: float = 1.0

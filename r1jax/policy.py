@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from r1jax.checkpoint import Parent, load_parent, open_parent, restore
+from r1jax.config import UserError
 from r1jax.data.tokenizer import Tokenizer, load_tokenizer
 from r1jax.models.config import ModelConfig
 from r1jax.models.transformer import init_params
@@ -33,7 +34,13 @@ def load_policy(folder: str | Path, mesh) -> Policy:
       UserError: the folder is not a finished stage's workdir, or its model does not divide over the mesh.
     """
     parent = open_parent(folder)
-    tokenizer, model = load_tokenizer(folder), ModelConfig(**parent.model)
+    tokenizer = load_tokenizer(folder)
+    try:
+        model = ModelConfig(**parent.model)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"--init={folder}: its model description is not one of this version of r1jax: {error}"
+        ) from error
     shapes = abstract_arrays(jax.eval_shape(partial(init_params, model), jax.random.key(0)), mesh)
     return Policy(model, tokenizer, *load_parent(parent, *shapes), parent)
 

@@ -47,7 +47,7 @@ def completion_logprobs(model: ModelConfig, params, router_bias, rows: Rows, *, 
     after = jnp.where(rows.mask, rows.prompt_lengths[:, None] + jnp.arange(length), -1)
     positions = jnp.concatenate([inside, after], axis=1)[:, :-1]
     hidden, _, load = forward(model, params, router_bias, tokens, positions)
-    return *token_logprobs(hidden[:, slots - 1 :], output_head(params), rows.tokens, temperature=temperature), load
+    return *token_logprobs(hidden[:, slots - 1 :], output_head(model, params), rows.tokens, temperature=temperature), load
 
 
 def cut_to_length(rows, length: int):
@@ -83,7 +83,7 @@ def completion_lengths(total: int) -> tuple[int, ...]:
 
 
 def make_score(model: ModelConfig, *, num_micro_batches: int, lengths: tuple[int, ...]):
-    """Compile score(params, router_bias, rows, temperature) -> [B, T] log-probabilities, for old and reference policy."""
+    """Compile score(params, router_bias, rows, temperature) -> [B, T] log-probabilities of the trainer."""
 
     @jax.jit
     def score(params, router_bias, rows: Rows, temperature):

@@ -24,7 +24,7 @@ TRAINING_STREAM = 0  # folded into the seed; r1jax.evaluation has its own, so th
 
 @dataclasses.dataclass(frozen=True)
 class GrpoConfig:
-    """Group Relative Policy Optimization; what the paper states is its value for R1-Zero unless noted."""
+    """Group Relative Policy Optimization; a default is the paper's value for R1-Zero where the paper states one."""
 
     optimizer: OptimizerConfig
     iterations: int
@@ -56,7 +56,7 @@ class GrpoConfig:
             raise UserError(
                 f"reference_every {self.reference_every} is not a multiple of mini_batches {self.mini_batches}"
             )
-        check_divides(mesh, prompts, "batch", "the number of prompts")
+        self.sampling.check(mesh)
         check_divides(mesh, rows // self.mini_batches // self.micro_batches, "batch", "a micro-batch")
 
 

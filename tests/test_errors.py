@@ -26,6 +26,20 @@ def test_unknown_option(experiment, tmp_path):
     assert code == 2 and "--learning-rat" in message and not (tmp_path / "w").exists()
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "says"),
+    [
+        ("--seed", -1, "--seed must be 0 or more"),
+        ("--levels", 9, "invalid choice"),
+        ("--grpo.sampling.temperature", 0, "temperature must be above 0"),
+        ("--evaluation-problems", 0, "must be 2 or more"),
+    ],
+)
+def test_impossible_values(experiment, tmp_path, option, value, says):
+    _, message = run_to_failure(experiment, "--workdir", tmp_path / "w", option, value)
+    assert says in message and not (tmp_path / "w").exists()
+
+
 def test_missing_init(experiment, tmp_path):
     _, message = run_to_failure(experiment, "--workdir", tmp_path / "w", "--init", tmp_path / "nowhere")
     assert "nowhere" in message and "no such folder" in message and not (tmp_path / "w").exists()
@@ -91,7 +105,7 @@ def test_batch_that_does_not_divide(experiment, tmp_path):
 
 def test_prompt_that_does_not_fit(experiment, tmp_path):
     _, message = run_to_failure(experiment, "--workdir", tmp_path / "w", *SMALL, "--grpo.sampling.prompt-slots", 5)
-    assert "tokens" in message and "prompt_slots" in message
+    assert "tokens" in message and "--sampling.prompt-slots" in message
 
 
 def test_diverged_run_keeps_the_last_good_checkpoint(experiment, tmp_path):

@@ -28,6 +28,6 @@ def pad_prompts(prompts: list[list[int]], slots: int) -> tuple[np.ndarray, np.nd
     array = np.zeros((len(prompts), slots), np.int32)
     for row, ids in enumerate(prompts):
         if not 0 < len(ids) <= slots:
-            raise ValueError(f"prompt {row} has {len(ids)} tokens; 1 to {slots} fit (prompt_slots)")
+            raise ValueError(f"prompt {row} has {len(ids)} tokens; 1 to {slots} fit")
         array[row, slots - len(ids) :] = ids
     return array, np.array([len(ids) for ids in prompts], np.int32)

@@ -45,8 +45,11 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
     path = Path(folder) / FILE_NAME
     if not path.is_file():
         raise UserError(f"{path} is missing: {folder} is not the workdir of a finished stage, or of train_tokenizer")
+    model = path.read_bytes()
+    if not model:  # sentencepiece takes it for "no model yet" and fails later, if at all
+        raise UserError(f"{path} is empty: not a SentencePiece model")
     try:
-        return Tokenizer(path.read_bytes())
+        return Tokenizer(model)
     except Exception as error:  # sentencepiece raises RuntimeError or its own, by version
         raise UserError(f"{path} is not a SentencePiece model: {error}") from error
 

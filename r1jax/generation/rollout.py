@@ -47,8 +47,8 @@ def prompt_positions(prompt_lengths, slots: int):
     return jnp.maximum(jnp.arange(slots)[None] - (slots - prompt_lengths[:, None]), -1)
 
 
-def _next_logits(params, hidden):
-    return jnp.dot(hidden, output_head(params).astype(hidden.dtype), preferred_element_type=jnp.float32)
+def _next_logits(config, params, hidden):
+    return jnp.dot(hidden, output_head(config, params), preferred_element_type=jnp.float32)
 
 
 def _map_cache_rows(function, cache: Cache) -> Cache:
@@ -69,7 +69,7 @@ def _prefill(config, params, router_bias, prompts, prompt_lengths, prompt_keys, 
         keys=jax.vmap(jax.random.fold_in)(share(prompt_keys), sample),
         lengths=share(prompt_lengths),
         cache=write_cache(cache, _map_cache_rows(share, entries), 0),
-        logits=share(_next_logits(params, hidden[:, -1])),
+        logits=share(_next_logits(config, params, hidden[:, -1])),
         done=jnp.zeros(rows, bool),
         tokens=jnp.zeros((max_new_tokens, rows), jnp.int32),
         mask=jnp.zeros((max_new_tokens, rows), bool),
@@ -87,7 +87,7 @@ def _decode(config, params, router_bias, slots, eos_id, temperature, step, rows:
     hidden, new, _ = forward(config, params, router_bias, token[:, None], position, cache=rows.cache)
     return rows._replace(
         cache=write_cache(rows.cache, new, slots + step),
-        logits=_next_logits(params, hidden[:, 0]),
+        logits=_next_logits(config, params, hidden[:, 0]),
         done=rows.done | (token == eos_id),
         tokens=put(rows.tokens, token),
         mask=put(rows.mask, ~rows.done),

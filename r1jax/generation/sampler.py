@@ -6,9 +6,10 @@ from functools import partial
 import jax
 import numpy as np
 
+from r1jax.config import UserError
 from r1jax.generation.rollout import Rollout, generate
 from r1jax.models.config import ModelConfig
-from r1jax.sharding import batch_sharding
+from r1jax.sharding import batch_sharding, check_divides
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +28,15 @@ class SamplingConfig:
     """Divides the logits, in sampling and in the log-probabilities trained on."""
     halvings: int = 0
     """How often a batch is halved as its rows finish: saves work where lengths differ, one compiled loop each."""
+
+    def check(self, mesh) -> None:
+        """Raise UserError where a setting is impossible or the prompts do not divide over the mesh."""
+        if self.temperature <= 0:
+            raise UserError(f"--sampling.temperature must be above 0, not {self.temperature}")
+        for name in ("prompts", "group_size", "prompt_slots", "max_new_tokens"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--sampling.{name.replace('_', '-')} must be 1 or more, not {getattr(self, name)}")
+        check_divides(mesh, self.prompts, "batch", "the number of prompts")
 
 
 def make_sampler(model: ModelConfig, config: SamplingConfig, mesh, *, eos_id: int):

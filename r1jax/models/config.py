@@ -36,7 +36,7 @@ class ModelConfig:
     norm_eps: float = 1e-6
     init_stddev: float = 0.006
     """Standard deviation of every initial weight; 0.006 is DeepSeek-V3's."""
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    dtype: Literal["float32", "bfloat16", "float64"] = "bfloat16"
     """Of activations and matrix products; parameters are float32."""
     unroll_layers: bool = False
     """Unroll the layer scan: faster on CPU, where the backward pass of a loop is slow; compiles longer."""
@@ -46,7 +46,16 @@ class ModelConfig:
     """How experts run: sorted grouped products, or every expert on every token (small models on CPU)."""
 
     def __post_init__(self):
+        sizes = (
+            self.vocab_size, self.embed_dim, self.num_layers, self.mlp_dim, self.num_heads, self.kv_lora_rank,
+            self.qk_nope_head_dim, self.qk_rope_head_dim, self.v_head_dim, self.num_experts, self.num_experts_per_token,
+            self.expert_mlp_dim, self.num_expert_groups,
+        )  # fmt: skip
+        if min(sizes) < 1 or min(self.q_lora_rank, self.num_shared_experts) < 0:
+            raise ValueError(f"sizes must be positive (q_lora_rank and num_shared_experts may be 0): {self}")
         checks = {
+            "dtype must be 'float32', 'bfloat16' or 'float64'": self.dtype in ("float32", "bfloat16", "float64"),
+            "expert_dispatch must be 'ragged' or 'dense'": self.expert_dispatch in ("ragged", "dense"),
             "num_dense_layers must be between 0 and num_layers": 0 <= self.num_dense_layers <= self.num_layers,
             "num_experts must be a multiple of num_expert_groups": self.num_experts % self.num_expert_groups == 0,
             "num_limited_groups must be between 1 and num_expert_groups": 1

@@ -77,7 +77,7 @@ class Transformer(nn.Module):
           cache: read only; store the returned entries with `write_cache`.
 
         Returns:
-          hidden [B, T, D] after the final norm (multiply by `output_head(params)` for logits); the new tokens'
+          hidden [B, T, D] after the final norm (multiply by `output_head` for logits); the new tokens'
           entries as a Cache of T slots; expert load [num_moe_layers, E] float32.
         """
         config = self.config
@@ -105,9 +105,9 @@ class Transformer(nn.Module):
         return RMSNorm(config, name="final_norm")(x), Cache(dense, moe, positions), load
 
 
-def output_head(params) -> jax.Array:
-    """The [D, V] projection from hidden states to logits."""
-    return params["head"]
+def output_head(config: ModelConfig, params) -> jax.Array:
+    """The [D, V] projection from hidden states to logits, in the compute dtype."""
+    return params["head"].astype(config.dtype)
 
 
 def init_params(config: ModelConfig, key: jax.Array):

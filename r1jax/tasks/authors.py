@@ -10,7 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from r1jax.tasks.countdown import Problem, candidates, problems
+from r1jax.tasks.countdown import Problem, candidates, countdown_reward, problems
+
+
+KINDS = ("blurt", "single", "search")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,3 +115,28 @@ def _format(rng, population: Population, thought: str, answer: str) -> str:
         missing = str(rng.choice(("<think> ", "</think> ", "<answer> ", " </answer>", "")))
         response = response.replace(missing, "", 1) if missing else response + " yes"
     return response
+
+
+def describe_corpus(population: Population, levels: tuple[int, ...], *, documents: int, seed: int) -> dict[str, float]:
+    """What a sample of the corpus contains, as shares.
+
+    `complete correct searches` are solutions with at least one failed attempt before the one that is right, every value
+    right, and the right answer: the behaviour that reinforcement learning is meant to bring out.
+    """
+    rng = np.random.default_rng(seed)
+    sample = [write_document(rng, population, levels) for _ in range(documents)]
+    solutions = [d for d in sample if d.kind != "worksheet"]
+    share = lambda chosen, of: len(chosen) / len(of)
+    complete = [d for d in solutions if d.solved and d.attempts >= 2]
+    right = [d for d in solutions if countdown_reward(d.problem.record, d.text).outcome == "correct"]
+    result = {"worksheets, of all documents": 1 - share(solutions, sample)}
+    result |= {f"{kind}, of solutions": share([d for d in solutions if d.kind == kind], solutions) for kind in KINDS}
+    result["right answer, of solutions"] = share(right, solutions)
+    result["complete correct searches, of solutions"] = share(complete, solutions)
+    result["complete correct searches, of all documents"] = share(complete, sample)
+    return result
+
+
+if __name__ == "__main__":
+    for what, value in describe_corpus(Population(), (1, 2), documents=50_000, seed=0).items():
+        print(f"{what:45s} {100 * value:5.1f}%")

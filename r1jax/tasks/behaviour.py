@@ -8,7 +8,7 @@ from r1jax.tasks.expression import evaluate
 REFLECTION_WORDS = ("wait", "mistake", "however", "but", "retry", "error", "verify", "wrong", "evaluate", "check")
 """The paper's list (Nature 645:633, Extended Data)."""
 
-_CHECK = re.compile(r"(\d+) ([-+*]) (\d+) = (\d+) (yes|no)\b")
+_CHECK = re.compile(r"(?<![0-9])([0-9]{1,9}) ([-+*]) ([0-9]{1,9}) = ([0-9]{1,9}) (yes|no)\b")
 _REFLECTION = re.compile(r"\b(" + "|".join(REFLECTION_WORDS) + r")\b", re.IGNORECASE)
 
 

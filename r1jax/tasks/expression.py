@@ -5,7 +5,7 @@ from fractions import Fraction
 
 MAX_LENGTH = 200
 MAX_DEPTH = 20
-_TOKEN = re.compile(r"\s*(?:(\d{1,9})(?!\d)|([-+*/()]))")
+_TOKEN = re.compile(r"\s*(?:([0-9]{1,9})(?![0-9])|([-+*/()]))")
 
 
 def evaluate(text: str) -> tuple[Fraction, list[int]]:

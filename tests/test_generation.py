@@ -1,0 +1,184 @@
+"""Rollouts: sampler and trainer compute one policy, and a completion depends on nothing but its prompt and key."""
+
+import dataclasses
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from r1jax.generation import rollout as rollout_module
+from r1jax.generation.rollout import Rollout, generate, prompt_positions
+from r1jax.generation.sampling import sample_tokens
+from r1jax.models.config import miniature
+from r1jax.models.transformer import init_params
+from r1jax.rl import Rows, completion_logprobs
+
+EOS, SLOTS, LENGTH, GROUP = 2, 5, 12, 3
+CONFIG = dataclasses.replace(miniature(11), embed_dim=16, mlp_dim=16, num_heads=2, num_layers=2, q_lora_rank=8)
+PROMPT_LENGTHS = np.array([1, 5, 3], np.int32)
+PROMPTS = np.where(
+    np.arange(SLOTS) < SLOTS - PROMPT_LENGTHS[:, None], 0, [[3, 4, 5, 6, 7], [8, 9, 10, 3, 4], [5, 5, 6, 7, 8]]
+)
+
+
+@functools.lru_cache
+def weights():
+    params, bias = nn.meta.unbox(jax.eval_shape(functools.partial(init_params, CONFIG), jax.random.key(0)))
+    rng = np.random.default_rng(0)
+    draw = lambda leaf: (0.3 * rng.normal(size=leaf.shape)).astype(np.float32)
+    return jax.tree.map(draw, params), draw(bias)
+
+
+def keys(count=3):
+    return jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(7)))(jnp.arange(count))
+
+
+def sample(rows=slice(None), params=None, **settings):
+    settings = dict(group_size=GROUP, max_new_tokens=LENGTH, eos_id=EOS, temperature=1.0) | settings
+    params, bias = params or weights()[0], weights()[1]
+    out = generate(CONFIG, params, bias, PROMPTS[rows].astype(np.int32), PROMPT_LENGTHS[rows], keys()[rows], **settings)
+    return Rollout(*map(np.asarray, out))
+
+
+@functools.lru_cache
+def rollout(temperature=1.0):
+    return sample(temperature=temperature)
+
+
+def rigged_head(logit):
+    """Parameters under which every next-token distribution is uniform but for one end-of-sequence logit."""
+    params = jax.tree.map(np.zeros_like, weights()[0])
+    params["embedding"] += 1.0
+    params["final_norm"]["scale"] += 1.0
+    params["head"][:, EOS] = logit / CONFIG.embed_dim
+    return params
+
+
+trainer = jax.jit(functools.partial(completion_logprobs, CONFIG))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_sampler_and_trainer_agree_on_the_log_probabilities(temperature):
+    out = rollout(temperature)
+    flat = lambda x: x.reshape(-1, x.shape[-1])
+    rows = Rows(
+        np.repeat(PROMPTS, GROUP, 0).astype(np.int32),
+        np.repeat(PROMPT_LENGTHS, GROUP),
+        flat(out.tokens),
+        flat(out.mask),
+    )
+    logprobs, _, load = trainer(*weights(), rows, temperature=temperature)
+    mask = flat(out.mask)
+    np.testing.assert_allclose(np.asarray(logprobs)[mask], flat(out.sampler_logprobs)[mask], atol=1e-5)
+    tokens = rows.prompt_lengths.sum() + mask[:, :-1].sum()
+    np.testing.assert_array_equal(load.sum(-1), tokens * CONFIG.num_experts_per_token)
+    other, _, _ = trainer(*weights(), rows, temperature=0.8)
+    assert np.abs(np.asarray(other) - logprobs)[mask].max() > 0.05
+
+
+def test_a_completion_holds_end_of_sequence_at_its_end_and_nothing_after():
+    out = rollout()
+    assert 0 < out.finished.sum() < out.finished.size
+    for place in np.ndindex(out.finished.shape):
+        tokens, mask = out.tokens[place], out.mask[place]
+        length = mask.sum()
+        assert mask[:length].all()
+        assert (tokens[: length - 1] != EOS).all()
+        assert (tokens[length - 1] == EOS) == out.finished[place]
+        assert out.finished[place] or length == LENGTH
+        assert (tokens[length:] == 0).all() and (out.sampler_logprobs[place][length:] == 0).all()
+
+
+@pytest.mark.parametrize("row", [0, 1])
+def test_a_completion_does_not_depend_on_its_batch(row):
+    alone, batch = sample(slice(row, row + 1)), rollout()
+    np.testing.assert_array_equal(alone.tokens[0], batch.tokens[row])
+    np.testing.assert_array_equal(alone.mask[0], batch.mask[row])
+    np.testing.assert_allclose(alone.sampler_logprobs[0], batch.sampler_logprobs[row], atol=1e-5)
+
+
+def test_a_completion_depends_neither_on_the_size_of_its_group_nor_on_the_padding():
+    params, bias = weights()
+    wide = np.pad(PROMPTS, ((0, 0), (3, 0)), constant_values=9).astype(np.int32)
+    out = generate(
+        CONFIG, params, bias, wide, PROMPT_LENGTHS, keys(),
+        group_size=GROUP + 1, max_new_tokens=LENGTH, eos_id=EOS, temperature=1.0,
+    )  # fmt: skip
+    np.testing.assert_array_equal(out.tokens[:, :GROUP], rollout().tokens)
+
+
+@pytest.mark.parametrize("halvings", [1, 2])
+def test_halving_the_batch_changes_nothing(halvings):
+    halved, whole = sample(halvings=halvings), rollout()
+    for name in ("tokens", "mask", "finished"):
+        np.testing.assert_array_equal(getattr(halved, name), getattr(whole, name))
+    np.testing.assert_allclose(halved.sampler_logprobs, whole.sampler_logprobs, atol=1e-5)
+
+
+def test_samples_of_a_group_and_prompts_of_a_batch_differ():
+    out = rollout()
+    for group in out.tokens:
+        assert len({tuple(tokens) for tokens in group}) == GROUP
+    params, bias = weights()
+    same = np.repeat(PROMPTS[1:2], 3, 0).astype(np.int32)
+    again = generate(
+        CONFIG, params, bias, same, np.full(3, 5, np.int32), keys(),
+        group_size=GROUP, max_new_tokens=LENGTH, eos_id=EOS, temperature=1.0,
+    )  # fmt: skip
+    assert len({tokens.tobytes() for tokens in np.asarray(again.tokens)}) == 3
+
+
+def test_a_low_temperature_is_greedy():
+    out = sample(temperature=1e-4)
+    assert (out.tokens == out.tokens[:, :1]).all()
+    assert out.sampler_logprobs.max() <= 0 and out.sampler_logprobs.min() > -1e-2
+
+
+def test_decoding_stops_when_every_row_has_ended(monkeypatch):
+    steps = []
+
+    def counted(keys, logits, **settings):
+        jax.debug.callback(lambda: steps.append(1))
+        return sample_tokens(keys, logits, **settings)
+
+    monkeypatch.setattr(rollout_module, "sample_tokens", counted)
+    length = 9  # used nowhere else, so that this program is traced with the counter and by this test alone
+    ended = sample(params=rigged_head(50.0), max_new_tokens=length)
+    jax.effects_barrier()
+    assert ended.finished.all() and (ended.mask.sum(-1) == 1).all() and (ended.tokens[..., 0] == EOS).all()
+    assert len(steps) == 1
+    steps.clear()
+    cut = sample(params=rigged_head(-50.0), max_new_tokens=length)
+    jax.effects_barrier()
+    assert not cut.finished.any() and cut.mask.all() and (cut.tokens != EOS).all()
+    assert len(steps) == length
+    np.testing.assert_allclose(cut.sampler_logprobs, -np.log(10), atol=1e-5)
+
+
+def test_prompt_positions_count_from_the_first_token():
+    assert prompt_positions(np.array([1, 3]), 3).tolist() == [[-1, -1, 0], [0, 1, 2]]
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_sampled_frequencies_follow_the_softmax(temperature):
+    count, logits = 20_000, np.array([0.0, 1.0, -1.0, 2.0, 0.5, -3.0, 1.5], np.float32)
+    draw = jax.jit(lambda keys: sample_tokens(keys, jnp.tile(logits, (count, 1)), temperature=temperature))
+    tokens, logprobs = map(np.asarray, draw(jax.random.split(jax.random.key(3), count)))
+    probabilities = np.exp(logits.astype(np.float64) / temperature)
+    probabilities /= probabilities.sum()
+    observed, expected = np.bincount(tokens, minlength=7), count * probabilities
+    assert ((observed - expected) ** 2 / expected).sum() < 22.46  # chi-square, 6 degrees of freedom, p = 0.001
+    np.testing.assert_allclose(logprobs, np.log(probabilities)[tokens], atol=1e-5)
+
+
+def test_a_draw_does_not_depend_on_the_other_rows():
+    row_keys, logits = (
+        jax.random.split(jax.random.key(3), 6),
+        np.random.default_rng(0).normal(size=(6, 9)).astype(np.float32),
+    )
+    tokens, _ = sample_tokens(row_keys, logits, temperature=1.0)
+    reversed_tokens, _ = sample_tokens(row_keys[::-1], logits[::-1], temperature=1.0)
+    np.testing.assert_array_equal(tokens, reversed_tokens[::-1])
