@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from r1jax import checkpoint, launch
-from r1jax.config import claim_workdir, to_dict
+from r1jax.config import UserError, claim_workdir, to_dict
 from r1jax.data.packing import PackedBatch, pack_documents
 from r1jax.data.prompts import r1_zero_prompt
 from r1jax.data.tokenizer import Tokenizer, load_tokenizer
@@ -43,12 +43,12 @@ class Config:
     """Copy the final weights and tokenizer, without optimizer state, to this folder, ready for --init."""
     seed: int = 0
     """Initial weights and the corpus follow from it."""
-    updates: int = 1200
+    updates: int = 1000
     """Optimizer updates."""
-    batch_size: int = 128
+    batch_size: int = 112
     """Rows an update."""
-    sequence_length: int = 128
-    """Tokens a row; documents are packed whole and do not see each other."""
+    sequence_length: int = 144
+    """Tokens a row; documents are packed whole and do not see each other. 144 holds the longest of levels 1 and 2."""
     levels: tuple[Literal[1, 2, 3], ...] = (1, 2)
     """Countdown levels in the corpus: level L offers L + 2 numbers."""
     population: Population = Population()
@@ -77,7 +77,10 @@ def make_batch(config: Config, tokenizer: Tokenizer, update: int) -> PackedBatch
             tokenizer.eos_id
         ]
 
-    return pack_documents(next_document, batch=config.batch_size, length=config.sequence_length)
+    try:
+        return pack_documents(next_document, batch=config.batch_size, length=config.sequence_length)
+    except ValueError as error:
+        raise UserError(f"{error}; raise --sequence-length") from error
 
 
 def next_token_loss(model: ModelConfig, params, router_bias, batch: PackedBatch, scalars) -> LossOutput:
