@@ -47,7 +47,8 @@ def completion_logprobs(model: ModelConfig, params, router_bias, rows: Rows, *, 
     after = jnp.where(rows.mask, rows.prompt_lengths[:, None] + jnp.arange(length), -1)
     positions = jnp.concatenate([inside, after], axis=1)[:, :-1]
     hidden, _, load = forward(model, params, router_bias, tokens, positions)
-    return *token_logprobs(hidden[:, slots - 1 :], output_head(model, params), rows.tokens, temperature=temperature), load
+    hidden, head = hidden[:, slots - 1 :], output_head(model, params)
+    return *token_logprobs(hidden, head, rows.tokens, temperature=temperature), load
 
 
 def cut_to_length(rows, length: int):

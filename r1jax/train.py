@@ -107,8 +107,8 @@ def make_train_step(sums_fn, optimizer, state_shardings, *, num_micro_batches: i
 
     Returns:
       step(state, batch, scalars) -> (state, metrics). `state` is donated. `batch` is a pytree of [B, ...] arrays,
-      `scalars` a pytree of traced numbers (a schedule does not recompile). Metrics are means, with `loss`,
-      `grad_norm`, `param_norm` (after the update), `max_violation` and `expert_load` ([num_moe_layers, E] shares) added.
+      `scalars` a pytree of traced numbers (a schedule does not recompile). Metrics are means, and `loss`,
+      `grad_norm`, `param_norm` (after the update), `max_violation` and `expert_load` ([num_moe_layers, E] shares).
     """
 
     def step(state: TrainState, batch, scalars):
@@ -131,7 +131,7 @@ def make_train_step(sums_fn, optimizer, state_shardings, *, num_micro_batches: i
 
 
 def check_finite(metrics: dict, when: str) -> None:
-    """Raise UserError where the loss, the gradient or the updated parameters are not finite, before anyone saves them."""
+    """Raise UserError where the loss, the gradient or the updated parameters are not finite, before they are saved."""
     values = {name: float(metrics[name]) for name in ("loss", "grad_norm", "param_norm")}
     if not all(map(math.isfinite, values.values())):
         shown = ", ".join(f"{name} {value}" for name, value in values.items())

@@ -89,10 +89,10 @@ def test_mesh_that_does_not_divide(experiment, tmp_path):
     assert "tensor=3" in message and "there are 1" in message
 
 
-def test_parameter_that_does_not_divide(environment, experiment, tmp_path):
+def test_parameter_that_does_not_divide(experiment, tmp_path):
     devices = {"XLA_FLAGS": "--xla_force_host_platform_device_count=3"}
-    process = experiment("r1_zero", "--workdir", tmp_path / "w", *SMALL, "--grpo.sampling.prompts", 6, "--grpo.micro-batches",
-                         1, "--mesh.tensor", 3, **devices)  # fmt: skip
+    sizes = ["--grpo.sampling.prompts", 6, "--grpo.micro-batches", 1]
+    process = experiment("r1_zero", "--workdir", tmp_path / "w", *SMALL, *sizes, "--mesh.tensor", 3, **devices)
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 1 and "Traceback" not in errors, errors
     assert "does not divide over the 3 devices of mesh axes tensor" in " ".join(errors.split())

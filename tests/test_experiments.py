@@ -16,8 +16,7 @@ from r1jax.tasks.authors import Population, describe_corpus
 
 sys.path.insert(0, str(ROOT))
 EXPERIMENTS = [
-    ".".join(path.relative_to(ROOT).with_suffix("").parts)
-    for path in sorted((ROOT / "experiments").rglob("*.py"))
+    ".".join(path.relative_to(ROOT).with_suffix("").parts) for path in sorted((ROOT / "experiments").rglob("*.py"))
 ]
 
 

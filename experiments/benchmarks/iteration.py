@@ -37,8 +37,9 @@ class Config:
 def time_run(config: Config, tunables: str) -> list[dict]:
     """Records of a run's iterations after the first, under a value of GLIBC_TUNABLES."""
     with tempfile.TemporaryDirectory() as folder:
-        options = f"--seed {config.seed} --grpo.iterations {config.iterations} --evaluation-problems 2 --training-problems 2"
-        command = [sys.executable, str(R1_ZERO), "--workdir", f"{folder}/run", *options.split()]
+        options = f"--seed {config.seed} --grpo.iterations {config.iterations}"
+        few = "--evaluation-problems 2 --training-problems 2"
+        command = [sys.executable, str(R1_ZERO), "--workdir", f"{folder}/run", *options.split(), *few.split()]
         subprocess.run(command, check=True, env=os.environ | {"GLIBC_TUNABLES": tunables}, stdout=subprocess.DEVNULL)
         return read_json_lines(f"{folder}/run/metrics.jsonl")[1:]
 
