@@ -27,7 +27,6 @@ from r1jax.sharding import MeshConfig, batch_sharding, check_divides, make_mesh
 from r1jax.tasks.authors import Document, Population, write_document
 from r1jax.train import LossOutput, check_finite, gradient_sums, init_train_state, make_train_step
 
-
 LOG_EVERY = 20  # updates
 
 

@@ -18,7 +18,6 @@ from r1jax.generation.sampler import SamplingConfig
 from r1jax.rewards.judgement import Judgement
 from r1jax.tasks.behaviour import count_reflection_words, read_checks
 
-
 EVALUATION_STREAM = 1  # folded into the seed; training folds in another number
 
 SUMMARY_ROWS = {

@@ -92,14 +92,21 @@ def make_grpo_iteration(
     scalars = {"temperature": sampling.temperature, "clip_epsilon": config.clip_epsilon, "kl_coef": config.kl_coef}
     root = jax.random.fold_in(jax.random.key(seed), TRAINING_STREAM)
 
+    def update(state: TrainState, batch: GrpoRows, rng: np.random.Generator):
+        updates = []
+        for chosen in rng.permutation(len(batch.advantages)).reshape(config.mini_batches, -1):
+            mini_batch = jax.device_put(jax.tree.map(lambda x: x[chosen], batch), batch_sharding(mesh))
+            state, metrics = train_step(state, mini_batch, scalars)
+            updates.append(metrics)
+        return state, {name: np.mean([m[name] for m in updates], axis=0).tolist() for name in updates[0]}
+
     def iteration(state: TrainState, reference, step: int, records: Sequence[dict], prompts: Sequence[str]):
         clock = [time.monotonic()]
         tick = lambda: clock.append(time.monotonic()) or clock[-1] - clock[-2]
         rng = np.random.default_rng((seed, TRAINING_STREAM, step))
-        key = jax.random.fold_in(root, step)
-        rollout, texts = respond(
-            partial(sample, (state.params, state.router_bias), key=key), tokenizer, prompts, sampling.prompt_slots
-        )
+        current = (state.params, state.router_bias)
+        drawn = partial(sample, current, key=jax.random.fold_in(root, step))
+        rollout, texts = respond(drawn, tokenizer, prompts, sampling.prompt_slots)
         seconds = {"rollout": tick()}
 
         groups = judge_responses(judges, records, rollout, texts)
@@ -108,31 +115,20 @@ def make_grpo_iteration(
         advantages = np.asarray(group_advantages(rewards, known))
         seconds["reward"] = tick()
 
-        rows = _rows(rollout, *encode_prompts(tokenizer, prompts, sampling.prompt_slots), known)
-        rows = jax.device_put(rows, batch_sharding(mesh))
-        old = score(state.params, state.router_bias, rows, sampling.temperature)
-        ref = score(*reference, rows, sampling.temperature)
-        old_host = np.asarray(old)
+        host_rows = _rows(rollout, *encode_prompts(tokenizer, prompts, sampling.prompt_slots), known)
+        rows = jax.device_put(host_rows, batch_sharding(mesh))
+        old, ref = (score(*weights, rows, sampling.temperature) for weights in (current, reference))
+        metrics = _mismatch(np.asarray(old), rollout, host_rows.mask)
         seconds["scoring"] = tick()
 
         batch = GrpoRows(rows, old, ref, jax.device_put(advantages.reshape(-1), batch_sharding(mesh)))
-        order = rng.permutation(advantages.size).reshape(config.mini_batches, -1)
-        updates = []
-        for chosen in order:
-            mini_batch = jax.device_put(jax.tree.map(lambda x: x[chosen], batch), batch_sharding(mesh))
-            state, metrics = train_step(state, mini_batch, scalars)
-            updates.append(metrics)
-        metrics = {name: np.mean([m[name] for m in updates], axis=0).tolist() for name in updates[0]}
+        state, updated = update(state, batch, rng)
+        check_finite(updated, f"iteration {step}")
         seconds["update"] = tick()
-        check_finite(metrics, f"iteration {step}")
 
-        mask = rollout.mask.reshape(old_host.shape)
-        mismatch = np.abs(old_host - rollout.sampler_logprobs.reshape(old_host.shape))[mask]
-        metrics |= describe_responses(records, groups) | {"reward": float(rewards.mean())}
+        metrics |= updated | describe_responses(records, groups) | {"reward": float(rewards.mean())}
         metrics["zero_variance_groups"] = float(np.mean(~advantages.any(axis=1)))
-        metrics |= {"sampler_mismatch": float(mismatch.mean()), "sampler_mismatch_max": float(mismatch.max())}
-        metrics |= {"outcomes": outcome_rates(groups), "seconds": seconds}
-        return state, metrics, groups
+        return state, metrics | {"outcomes": outcome_rates(groups), "seconds": seconds}, groups
 
     return iteration
 
@@ -143,3 +139,10 @@ def _rows(rollout, prompts, lengths, known) -> Rows:
     flat = lambda x: x.reshape(-1, *x.shape[2:])
     mask = rollout.mask & known[..., None]
     return Rows(np.repeat(prompts, group, 0), np.repeat(lengths, group), flat(rollout.tokens), flat(mask))
+
+
+def _mismatch(old, rollout, mask) -> dict[str, float]:
+    """How far the trainer's log-probabilities are from the sampler's, in nats a token."""
+    gaps = np.abs(old - rollout.sampler_logprobs.reshape(old.shape))[mask]
+    mean, largest = (float(gaps.mean()), float(gaps.max())) if gaps.size else (0.0, 0.0)
+    return {"sampler_mismatch": mean, "sampler_mismatch_max": largest}

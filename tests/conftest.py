@@ -16,13 +16,16 @@ SMALL = (
 ).split()
 """Options that make R1-Zero a matter of seconds."""
 
+QUICK_COMPILE = "--xla_backend_optimization_level=0"
+"""Of XLA; the same for every child, so that their bits can be compared."""
+
 
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory) -> dict:
     """Environment of a child process; compiled programs are shared between the children."""
     cache = tmp_path_factory.mktemp("compiled")
     options = {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    return os.environ | options | {"JAX_PLATFORMS": "cpu", "COLUMNS": "200"}
+    return os.environ | options | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": QUICK_COMPILE, "COLUMNS": "200"}
 
 
 @pytest.fixture(scope="session")

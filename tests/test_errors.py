@@ -7,8 +7,8 @@ import shutil
 import subprocess
 
 import pytest
-
 from conftest import SMALL
+
 from r1jax import checkpoint
 from r1jax.config import UserError
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tyro
-
 from conftest import ROOT
+
 from r1jax.models.config import miniature
 from r1jax.tasks.authors import Population, describe_corpus
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-
 from conftest import SMALL
+
 from r1jax.metrics import read_json, read_json_lines
 
 

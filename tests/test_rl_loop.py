@@ -7,16 +7,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import QUICK_COMPILE, SMALL
 
-from conftest import SMALL
 from r1jax.data.prompts import r1_zero_prompt
+from r1jax.generation.sampler import SamplingConfig
 from r1jax.metrics import read_json_lines
+from r1jax.models.transformer import init_params
 from r1jax.optimizer import OptimizerConfig, make_optimizer
 from r1jax.policy import freeze, load_policy
 from r1jax.rewards.judgement import Judgement
 from r1jax.rl import GrpoRows, Rows, completion_lengths, grpo_batch_loss, sorted_by_length
 from r1jax.rl_loop import GrpoConfig, make_grpo_iteration
-from r1jax.generation.sampler import SamplingConfig
 from r1jax.sharding import MeshConfig, make_mesh
 from r1jax.tasks import BASE_MODEL
 from r1jax.tasks.countdown import countdown_reward, draw_problems
@@ -48,8 +49,6 @@ def coin(groups, rng):
 
 def start(policy, mesh, judges, reward=coin):
     """A state with the policy's weights, and an iteration that trains it."""
-    from r1jax.models.transformer import init_params
-
     optimizer = make_optimizer(CONFIG.optimizer, 10)
     state, shardings = init_train_state(jax.random.key(0), partial(init_params, policy.model), optimizer, mesh)
     params, bias = jax.tree.map(jnp.copy, (policy.params, policy.router_bias))
@@ -162,8 +161,6 @@ def test_router_bias_moves_by_the_load_of_all_micro_batches(policy, mesh):
     sums = gradient_sums(partial(grpo_batch_loss, model))
     optimizer = make_optimizer(CONFIG.optimizer, 10)
     with jax.set_mesh(mesh):
-        from r1jax.models.transformer import init_params
-
         state, shardings = init_train_state(jax.random.key(0), partial(init_params, model), optimizer, mesh)
         load = np.asarray(sums(state.params, state.router_bias, batch, scalars)[1].load)
         step = make_train_step(sums, optimizer, shardings, num_micro_batches=4, router_bias_rate=0.01)
@@ -178,21 +175,27 @@ MESHES = {
     "parameters cut": ["--mesh.fsdp", 4, "--mesh.tensor", 2],
     "experts spread": ["--mesh.data", 2, "--mesh.expert", 2, "--mesh.fsdp", 2],
 }
+FOR_EIGHT = [*SMALL, "--grpo.iterations", 2, "--grpo.sampling.prompts", 8, "--grpo.micro-batches", 1]
+
+
+def finish(process):
+    output, errors = process.communicate(timeout=400)
+    assert process.returncode == 0, output + errors
+
+
+@pytest.fixture(scope="module")
+def on_one_device(experiment, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("one") / "run"
+    finish(experiment("r1_zero", "--workdir", workdir, *FOR_EIGHT))
+    return read_json_lines(workdir / "metrics.jsonl")
 
 
 @pytest.mark.parametrize("options", MESHES.values(), ids=MESHES)
-def test_eight_devices_compute_what_one_does(experiment, finished_run, tmp_path, options):
+def test_eight_devices_compute_what_one_does(experiment, on_one_device, tmp_path, options):
     """A whole small run on eight host devices samples the same responses and takes the same steps as on one."""
-    eight = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
-    small = [*SMALL, "--grpo.sampling.prompts", 8, "--grpo.micro-batches", 1]
-    runs = {"one": {}, "eight": eight}
-    for name, variables in runs.items():
-        more = options if name == "eight" else []
-        process = experiment("r1_zero", "--workdir", tmp_path / name, *small, *more, **variables)
-        output, errors = process.communicate(timeout=400)
-        assert process.returncode == 0, output + errors
-    one, other = (read_json_lines(tmp_path / name / "metrics.jsonl") for name in runs)
-    for ours, theirs in zip(one, other, strict=True):
+    eight = {"XLA_FLAGS": f"{QUICK_COMPILE} --xla_force_host_platform_device_count=8"}
+    finish(experiment("r1_zero", "--workdir", tmp_path / "run", *FOR_EIGHT, *options, **eight))
+    for ours, theirs in zip(read_json_lines(tmp_path / "run" / "metrics.jsonl"), on_one_device, strict=True):
         for name in ("reward", "mean_response_tokens", "zero_variance_groups"):
             assert ours[name] == theirs[name], name
         for name in ("grad_norm", "entropy", "param_norm", "kl"):

@@ -76,7 +76,8 @@ def _headline(run: Run) -> str:
     elif before:
         sentences.append(
             f"Accuracy on held-out problems before training is <b>{shown_accuracy(before)}</b> (95% interval) "
-            f"with a mean response of {shown(before, 'mean_response_tokens')} tokens; there is no evaluation after training yet."
+            f"with a mean response of {shown(before, 'mean_response_tokens')} tokens; "
+            "there is no evaluation after training yet."
         )
     if rows and not after:
         width = max(1, len(rows) // 10)

@@ -12,7 +12,6 @@ import numpy as np
 
 from r1jax.tasks.countdown import Problem, candidates, countdown_reward, problems
 
-
 KINDS = ("blurt", "single", "search")
 
 
