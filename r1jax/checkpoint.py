@@ -21,7 +21,7 @@ def open_checkpoints(workdir: str | Path, *, keep: int = 2) -> ocp.CheckpointMan
 
 
 def _manager(workdir: str | Path, **options) -> ocp.CheckpointManager:
-    logging.getLogger("absl").setLevel(logging.ERROR)  # orbax warns of its own defaults
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # what goes wrong is raised, and said once by r1jax
     folder = (Path(workdir) / FOLDER).absolute()
     return ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(**options))
 
