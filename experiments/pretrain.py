@@ -44,10 +44,10 @@ class Config:
     """Initial weights and the corpus follow from it."""
     updates: int = 1000
     """Optimizer updates."""
-    batch_size: int = 112
+    batch_size: int = 128
     """Rows an update."""
-    sequence_length: int = 144
-    """Tokens a row; documents are packed whole and do not see each other. 144 holds the longest of levels 1 and 2."""
+    sequence_length: int = 128
+    """Tokens a row; documents are packed whole and do not see each other. One that is longer is replaced and counted."""
     levels: tuple[Literal[1, 2, 3], ...] = (1, 2)
     """Countdown levels in the corpus: level L offers L + 2 numbers."""
     population: Population = Population()
@@ -68,18 +68,24 @@ def document_text(document: Document) -> str:
     return f"{r1_zero_prompt(document.problem.question)} {document.text}"
 
 
-def make_batch(config: Config, tokenizer: Tokenizer, update: int) -> PackedBatch:
-    rng = np.random.default_rng((config.seed, update))
+def make_batch(config: Config, tokenizer: Tokenizer, update: int) -> tuple[PackedBatch, int]:
+    """The batch of an update, and how many documents were replaced by others because a row cannot hold them."""
+    rng, too_long = np.random.default_rng((config.seed, update)), 0
 
-    def next_document():
-        return tokenizer.encode(document_text(write_document(rng, config.population, config.levels))) + [
-            tokenizer.eos_id
-        ]
+    def next_document() -> list[int]:
+        nonlocal too_long
+        while True:
+            document = write_document(rng, config.population, config.levels)
+            ids = [*tokenizer.encode(document_text(document)), tokenizer.eos_id]
+            if len(ids) <= config.sequence_length + 1:
+                return ids
+            too_long += 1
+            if too_long > config.batch_size:
+                raise UserError(
+                    f"most documents are longer than {config.sequence_length} tokens; raise --sequence-length"
+                )
 
-    try:
-        return pack_documents(next_document, batch=config.batch_size, length=config.sequence_length)
-    except ValueError as error:
-        raise UserError(f"{error}; raise --sequence-length") from error
+    return pack_documents(next_document, batch=config.batch_size, length=config.sequence_length), too_long
 
 
 def next_token_loss(model: ModelConfig, params, router_bias, batch: PackedBatch, scalars) -> LossOutput:
@@ -112,15 +118,18 @@ def main(config: Config) -> None:
         task = progress.add_task("pretrain", total=config.updates, completed=start, figures="")
         facts = {"model": to_dict(model), "run": {"experiment": "pretrain", "config": to_dict(config)}}
         save = lambda update, wait: checkpoint.save(manager, update, arrays=state._asdict(), facts=facts, wait=wait)
-        began = time.monotonic()
+        began, replaced = time.monotonic(), 0
         for update in range(start + 1, config.updates + 1):
-            batch = jax.device_put(make_batch(config, tokenizer, update), batch_sharding(mesh))
-            state, metrics = step(state, batch, {})
+            batch, too_long = make_batch(config, tokenizer, update)
+            state, metrics = step(state, jax.device_put(batch, batch_sharding(mesh)), {})
+            replaced += too_long
             saving = bool(stop) or update % config.save_every == 0 or update == config.updates
             if saving or update % LOG_EVERY == 0:
                 metrics = {name: np.asarray(value).tolist() for name, value in metrics.items()}
                 check_finite(metrics, f"update {update}")
-                log.write({"step": update, "seconds": time.monotonic() - began} | metrics)
+                log.write(
+                    {"step": update, "seconds": time.monotonic() - began, "documents_too_long": replaced} | metrics
+                )
                 figures = f"loss {metrics['loss']:.4f}  MaxVio {metrics['max_violation']:.2f}"
                 progress.update(task, completed=update, figures=figures)
             if saving:

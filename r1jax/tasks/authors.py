@@ -21,9 +21,9 @@ class Population:
 
     blurt: float = 0.55
     """Authors who write down a guess without computing it."""
-    single: float = 0.25
+    single: float = 0.30
     """Authors who compute and mark one attempt, and answer it even where it failed. The rest search."""
-    give_up: float = 0.3
+    give_up: float = 0.4
     """Chance, after each failed attempt of a searching author, to answer it anyway."""
     wait: float = 0.15
     """Chance that a new attempt begins with the word "wait"."""
