@@ -47,7 +47,7 @@ class Config:
     batch_size: int = 128
     """Rows an update."""
     sequence_length: int = 128
-    """Tokens a row; documents are packed whole and do not see each other. One that is longer is replaced and counted."""
+    """Tokens a row; documents are packed whole and do not see each other. Longer ones are replaced and counted."""
     levels: tuple[Literal[1, 2, 3], ...] = (1, 2)
     """Countdown levels in the corpus: level L offers L + 2 numbers."""
     population: Population = Population()
