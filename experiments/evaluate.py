@@ -33,6 +33,7 @@ class Config:
     levels: tuple[Literal[1, 2, 3], ...] = (1, 2)
     """Countdown levels: level L offers L + 2 numbers."""
     split: Literal["held_out", "train"] = "held_out"
+    """Which problems: those kept out of corpus and training, or those trained on."""
     problems: int = 512
     """Problems, the same ones for every seed."""
     sampling: SamplingConfig = SamplingConfig(prompts=32, prompt_slots=12, max_new_tokens=128, halvings=2)
