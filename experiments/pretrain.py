@@ -127,9 +127,8 @@ def main(config: Config) -> None:
             if saving or update % LOG_EVERY == 0:
                 metrics = {name: np.asarray(value).tolist() for name, value in metrics.items()}
                 check_finite(metrics, f"update {update}")
-                log.write(
-                    {"step": update, "seconds": time.monotonic() - began, "documents_too_long": replaced} | metrics
-                )
+                metrics["documents_too_long"], replaced = replaced, 0
+                log.write({"step": update, "seconds": time.monotonic() - began} | metrics)
                 figures = f"loss {metrics['loss']:.4f}  MaxVio {metrics['max_violation']:.2f}"
                 progress.update(task, completed=update, figures=figures)
             if saving:

@@ -4,20 +4,21 @@ import signal
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from conftest import SMALL
 
 from r1jax.metrics import read_json, read_json_lines
+from r1jax.tasks import BASE_MODEL
+
+ITEMS = ("params", "router_bias", "opt_state", "reference", "update")
 
 
-def final_arrays(workdir: Path) -> dict[str, np.ndarray]:
-    """Every array of the last checkpoint, by item and path."""
-    import jax
-
+def final_arrays(workdir: Path, names=ITEMS) -> dict[str, np.ndarray]:
+    """Every array of the last checkpoint's items, by item and path."""
     manager = ocp.CheckpointManager(workdir / "checkpoints", options=ocp.CheckpointManagerOptions(read_only=True))
-    names = ("params", "router_bias", "opt_state", "reference", "update")
     items = manager.restore(
         manager.latest_step(), args=ocp.args.Composite(**{name: ocp.args.StandardRestore() for name in names})
     )
@@ -91,6 +92,33 @@ def test_stopped_on_request(experiment, finished_run, tmp_path, number):
     assert final_arrays(workdir).keys() == final_arrays(finished_run).keys()
     for name, value in final_arrays(finished_run).items():
         np.testing.assert_array_equal(final_arrays(workdir)[name], value, err_msg=name)
+
+
+def test_killed_pretraining(experiment, tmp_path):
+    """Killed after a checkpoint and started again, pre-training ends with the same weights; its loss falls."""
+    small = ["--tokenizer", BASE_MODEL, "--updates", 24, "--batch-size", 8, "--save-every", 6]
+    for name in ("whole", "killed"):
+        workdir = tmp_path / name
+        process = experiment("pretrain", "--workdir", workdir, *small)
+        if name == "killed":
+            wait_for(lambda: (workdir / "checkpoints" / "6").exists(), process)
+            process.kill()
+            process.wait()
+            assert not (workdir / "checkpoints" / "24").exists()
+            process = experiment("pretrain", "--workdir", workdir, *small, "--publish", tmp_path / "base")
+        output, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, output + errors
+    names = ("params", "router_bias", "opt_state", "update")
+    ours, theirs = (final_arrays(tmp_path / name, names) for name in ("killed", "whole"))
+    for name, value in theirs.items():
+        np.testing.assert_array_equal(ours[name], value, err_msg=name)
+    records = read_json_lines(tmp_path / "whole" / "metrics.jsonl")
+    assert records[-1]["loss"] < records[0]["loss"] - 0.2
+    assert any(np.any(value != 0) for name, value in theirs.items() if "router_bias" in name)
+    published = final_arrays(tmp_path / "base", names[:2])
+    assert published.keys() == {name for name in theirs if "params" in name[:11] or "router_bias" in name}
+    for name, value in published.items():
+        np.testing.assert_array_equal(theirs[name], value, err_msg=name)
 
 
 def test_a_finished_run_is_shown_again(experiment, finished_run):
