@@ -26,7 +26,7 @@ td:first-child, th:first-child { text-align: left; padding-left: 0 } figure { ma
 article { background: #f7f8fa; border: 1px solid #e2e5ea; border-radius: 8px; padding: .6rem .8rem; font-size: .9rem }
 .text, pre { font: .82rem/1.55 ui-monospace, monospace; white-space: pre-wrap; overflow-wrap: anywhere }
 .text { margin: .4rem 0 0; max-height: 22rem; overflow-y: auto }
-.prompt { max-height: 6rem; overflow-y: auto; white-space: pre-wrap; margin: 1.2rem 0 .4rem }
+.prompt { white-space: pre-wrap; margin: 1.2rem 0 .4rem }
 .badge { border-radius: 4px; padding: .05rem .45rem; color: #fff; background: #b03a2e; font-size: .8rem }
 .badge.correct { background: #2c7a3f } mark { border-radius: 3px; padding: 0 2px }
 mark.right { background: #d3efd9; color: #1c5b2c } mark.wrong { background: #fbd5d0; color: #8c1d13 }

@@ -42,7 +42,8 @@ def training_samples(run: Run) -> str:
 
 def _prompt(sample: dict) -> str:
     facts = " · ".join(f"{name} {value}" for name, value in sample.get("record", {}).items())
-    return f"<p class=prompt><b>{html.escape(facts)}</b>\n{html.escape(sample.get('prompt', ''))}</p>"
+    prompt = html.escape(sample.get("prompt", ""))
+    return f"<details class=prompt><summary><b>{html.escape(facts)}</b>, as prompted</summary>{prompt}</details>"
 
 
 def _response(side: str, sample: dict | None) -> str:
