@@ -79,13 +79,17 @@ def run(main: Callable[[Any], None], config_class: type) -> None:
         main(config)
     except UserError as error:
         _fail(str(error))
+    except (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError) as error:
+        _fail(f"{error.filename}: {error.strerror}; choose another path")
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
         place = error.filename or config.workdir
         _fail(f"no space left on the disk ({place}); free some and run the same command again")
     except Interrupted as stop:
-        console.print(f"{stop}\n  {resume_command()}", soft_wrap=True)
+        console.print(f"{stop}\n  {resume_command()}", soft_wrap=True, markup=False)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def _fail(message: str) -> None:

@@ -84,6 +84,12 @@ def test_folder_that_is_no_workdir(experiment, tmp_path):
     assert "choose another --workdir" in message and (tmp_path / "thesis.tex").read_text() == "precious"
 
 
+def test_workdir_below_a_file(experiment, tmp_path):
+    (tmp_path / "file").write_text("")
+    _, message = run_to_failure(experiment, "--workdir", tmp_path / "file" / "run", *SMALL)
+    assert "Not a directory" in message and "choose another path" in message
+
+
 def test_mesh_that_does_not_divide(experiment, tmp_path):
     _, message = run_to_failure(experiment, "--workdir", tmp_path / "w", "--mesh.tensor", 3)
     assert "tensor=3" in message and "there are 1" in message
