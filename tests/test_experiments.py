@@ -15,7 +15,6 @@ from conftest import ROOT
 from r1jax.models.config import miniature
 from r1jax.tasks.authors import Population, describe_corpus
 
-sys.path.insert(0, str(ROOT))
 EXPERIMENTS = [
     ".".join(path.relative_to(ROOT).with_suffix("").parts) for path in sorted((ROOT / "experiments").rglob("*.py"))
 ]
