@@ -6,6 +6,7 @@ from r1jax.report import write_report
 
 
 def main() -> None:
+    """Write the report of the workdir on the command line."""
     if len(sys.argv) != 2:
         sys.exit("usage: python -m r1jax.report WORKDIR")
     try:

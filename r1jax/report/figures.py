@@ -75,6 +75,7 @@ PANELS = (
 
 
 def figures(run: Run) -> str:
+    """The section with every curve, each with what to look for in it."""
     if not run.rows:
         return "<h2>Over the iterations</h2><p>No iteration has been recorded, so there are no curves yet.</p>"
     stride = -(-len(run.rows) // MAX_POINTS)

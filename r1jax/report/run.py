@@ -37,6 +37,11 @@ class Run(NamedTuple):
 
 
 def read_run(workdir: Path) -> Run:
+    """Read whatever a run has written so far.
+
+    Raises:
+      ValueError: the workdir is missing or holds nothing of a run, or a file is damaged other than at its end.
+    """
     missing = []
 
     def read(name):
@@ -59,11 +64,13 @@ def read_run(workdir: Path) -> Run:
 
 
 def metric_stem(name: str) -> tuple[str, int]:
+    """A metric's name without the number at its end, and that number, 0 where there is none."""
     stem, number = re.fullmatch(r"(.*?)(?:_(\d+))?", name).groups()
     return stem, int(number or 0)
 
 
 def metric_name(name: str) -> str:
+    """What the report calls a metric."""
     stem, number = metric_stem(name)
     return NAMES[stem].format(number)
 
@@ -76,6 +83,7 @@ def in_order(names, prefix: str = "") -> list[str]:
 
 
 def shown(summary: dict, name: str) -> str:
+    """A value of a summary as text: tokens and counts as they are, shares in percent, a dash where it is missing."""
     value = summary.get(name)
     if value is None or not math.isfinite(value):
         return "–"
@@ -85,6 +93,7 @@ def shown(summary: dict, name: str) -> str:
 
 
 def shown_accuracy(summary: dict) -> str:
+    """Accuracy with its 95% interval as text."""
     interval = summary.get("accuracy_ci95", math.nan)
     return shown(summary, "accuracy") + (f" ± {100 * interval:.1f}" if math.isfinite(interval) else "")
 

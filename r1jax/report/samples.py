@@ -10,6 +10,7 @@ MAX_PAIRS, MAX_TRAINING_SAMPLES, MAX_CHARACTERS = 12, 6, 6000  # keep the page s
 
 
 def sample_pairs(run: Run) -> str:
+    """The section with the same problems answered before and after, side by side."""
     before, after = (
         {r["problem"]: r for r in run.samples[::-1] if r.get("phase") == phase} for phase in ("before", "after")
     )
@@ -29,6 +30,7 @@ def sample_pairs(run: Run) -> str:
 
 
 def training_samples(run: Run) -> str:
+    """The section with a few responses sampled in training."""
     first = {r["step"]: r for r in run.samples[::-1] if r.get("phase") == "train"}
     steps = sorted(first)
     if not steps:
