@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import logging
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ def save(
     try:
         manager.wait_until_finished()  # a save during another one would be skipped
         if manager.latest_step() != step:
+            _check_room(manager, arrays)
             items = {name: ocp.args.StandardSave({name: tree}) for name, tree in arrays.items()}
             items |= {name: ocp.args.JsonSave(fact) for name, fact in facts.items()}
             manager.save(step, args=ocp.args.Composite(**items))
@@ -52,10 +54,19 @@ def save(
     except Exception as error:  # orbax and tensorstore wrap the operating system's error in many types
         if not disk_is_full(error):
             raise
+        detail = f" ({error.strerror})" if isinstance(error, OSError) else ""
         raise UserError(
-            f"no space left on the disk of {manager.directory} while saving step {step}; earlier checkpoints are kept. "
-            "Free some space and run the same command again."
+            f"no space left on the disk of {manager.directory} while saving step {step}{detail}; "
+            "earlier checkpoints are kept. Free some space and run the same command again."
         ) from error
+
+
+def _check_room(manager: ocp.CheckpointManager, arrays) -> None:
+    """Raise ENOSPC before anything is written where the local disk cannot hold the arrays of this process."""
+    needed = sum(leaf.nbytes for leaf in jax.tree.leaves(arrays)) // jax.process_count()
+    folder = os.fspath(manager.directory)
+    if os.path.isdir(folder) and (free := shutil.disk_usage(folder).free) < needed:
+        raise OSError(errno.ENOSPC, f"it needs {needed / 1e6:.0f} MB, and {free / 1e6:.0f} MB are free", folder)
 
 
 def disk_is_full(error: BaseException | None) -> bool:

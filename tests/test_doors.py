@@ -129,7 +129,8 @@ def test_experiments_do_not_import_each_other(path):
 
 
 def run_python(code: str, folder: Path) -> str:
-    environment = os.environ | {"HOME": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": str(folder)}
+    environment = os.environ | {"HOME": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(ROOT)}
+    environment["TMPDIR"] = str(folder)
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
