@@ -1,6 +1,8 @@
 """One iteration of GRPO as a whole: compilation, micro-batches, outages of a judge, many devices."""
 
 import dataclasses
+import subprocess
+import sys
 from functools import partial
 
 import jax
@@ -172,7 +174,7 @@ def test_router_bias_moves_by_the_load_of_all_micro_batches(policy, mesh):
 
 
 MESHES = {
-    "parameters cut": ["--mesh.fsdp", 4, "--mesh.tensor", 2],
+    "parameters cut": ["--mesh.fsdp", 8],
     "experts spread": ["--mesh.data", 2, "--mesh.expert", 2, "--mesh.fsdp", 2],
 }
 FOR_EIGHT = [*SMALL, "--grpo.iterations", 2, "--grpo.sampling.prompts", 8, "--grpo.micro-batches", 1]
@@ -181,6 +183,34 @@ FOR_EIGHT = [*SMALL, "--grpo.iterations", 2, "--grpo.sampling.prompts", 8, "--gr
 def finish(process):
     output, errors = process.communicate(timeout=400)
     assert process.returncode == 0, output + errors
+
+
+TENSOR_PARALLEL = """
+import dataclasses, jax, numpy as np
+from r1jax.models.config import miniature
+from r1jax.models.transformer import forward, init_params
+from r1jax.sharding import MeshConfig, make_mesh, tree_shardings
+import flax.linen as nn
+
+config = dataclasses.replace(miniature(272), num_layers=2)
+boxed, bias = init_params(config, jax.random.key(0))
+params, tokens = nn.meta.unbox(boxed), np.arange(24).reshape(2, 12)
+run = jax.jit(lambda params: forward(config, params, bias, tokens, np.tile(np.arange(12), (2, 1)))[0] @ params["head"])
+whole, mesh = run(params), make_mesh(MeshConfig(fsdp=1, tensor=4, expert=2))
+with jax.set_mesh(mesh):
+    cut = jax.device_put(params, tree_shardings(boxed, mesh))
+    assert cut["head"].addressable_shards[0].data.shape == (128, 272 // 4)
+    assert cut["moe_layers"]["moe"]["gate"].addressable_shards[0].data.shape == (1, 4, 128, 8)
+    np.testing.assert_allclose(run(cut), whole, atol=1e-5)
+"""
+
+
+def test_tensor_and_expert_parallel_forward(environment):
+    """Heads, hidden widths, vocabulary and experts cut over eight devices: the logits stay the same."""
+    flags = f"{QUICK_COMPILE} --xla_force_host_platform_device_count=8"
+    command = [sys.executable, "-c", TENSOR_PARALLEL]
+    done = subprocess.run(command, env=environment | {"XLA_FLAGS": flags}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture(scope="module")
