@@ -16,7 +16,7 @@ import numpy as np
 from r1jax import checkpoint, launch
 from r1jax.config import UserError, claim_workdir, to_dict
 from r1jax.data.packing import PackedBatch, pack_documents
-from r1jax.data.prompts import r1_zero_prompt
+from r1jax.data.prompts import document_text
 from r1jax.data.tokenizer import Tokenizer, load_tokenizer
 from r1jax.metrics import JsonLines
 from r1jax.models.config import ModelConfig, miniature
@@ -24,7 +24,7 @@ from r1jax.models.transformer import forward, init_params, output_head
 from r1jax.objectives import next_token_sums, token_logprobs
 from r1jax.optimizer import OptimizerConfig, make_optimizer
 from r1jax.sharding import MeshConfig, batch_sharding, check_divides, make_mesh
-from r1jax.tasks.authors import Document, Population, write_document
+from r1jax.tasks.authors import Population, write_document
 from r1jax.train import LossOutput, check_finite, gradient_sums, init_train_state, make_train_step
 
 LOG_EVERY = 20  # updates
@@ -59,13 +59,6 @@ class Config:
     save_every: int = 500
     """Updates between checkpoints."""
     mesh: MeshConfig = MeshConfig()
-
-
-def document_text(document: Document) -> str:
-    """A document as the model reads it: solutions follow the R1-Zero prompt, worksheets stand alone."""
-    if document.kind == "worksheet":
-        return document.text
-    return f"{r1_zero_prompt(document.problem.question)} {document.text}"
 
 
 def make_batch(config: Config, tokenizer: Tokenizer, update: int) -> tuple[PackedBatch, int]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from r1jax import launch
 from r1jax.config import claim_workdir
-from r1jax.data.prompts import R1_ZERO_PREFIX, R1_ZERO_SUFFIX, r1_zero_prompt
+from r1jax.data.prompts import R1_ZERO_PREFIX, R1_ZERO_SUFFIX, document_text
 from r1jax.data.tokenizer import train_tokenizer
 from r1jax.rewards.format import TAGS
 from r1jax.tasks.authors import Population, write_document
@@ -35,8 +35,7 @@ class Config:
 def main(config: Config) -> None:
     workdir = claim_workdir(config.workdir, "train_tokenizer", config)
     rng = np.random.default_rng(config.seed)
-    documents = (write_document(rng, Population()) for _ in range(config.documents))
-    texts = (d.text if d.kind == "worksheet" else f"{r1_zero_prompt(d.problem.question)} {d.text}" for d in documents)
+    texts = (document_text(write_document(rng, Population())) for _ in range(config.documents))
     tokenizer = train_tokenizer(
         texts, vocab_size=config.vocab_size, symbols=(R1_ZERO_PREFIX, R1_ZERO_SUFFIX, *QUESTION_PHRASES, *TAGS)
     )

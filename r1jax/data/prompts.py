@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from r1jax.tasks.authors import Document
+
 R1_ZERO_PREFIX = (
     "A conversation between User and Assistant. The user asks a question, and the Assistant solves it. The assistant "
     "first thinks about the reasoning process in the mind and then provides the user with the answer. The reasoning "
@@ -17,6 +19,13 @@ def r1_zero_prompt(question: str) -> str:
     Plain text without chat tokens; the model itself opens <think>.
     """
     return f"{R1_ZERO_PREFIX} {question} {R1_ZERO_SUFFIX}"
+
+
+def document_text(document: Document) -> str:
+    """A document of the corpus as a model reads it: solutions follow the R1-Zero prompt, worksheets stand alone."""
+    if document.kind == "worksheet":
+        return document.text
+    return f"{r1_zero_prompt(document.problem.question)} {document.text}"
 
 
 def pad_prompts(prompts: list[list[int]], slots: int) -> tuple[np.ndarray, np.ndarray]:
