@@ -15,6 +15,7 @@ from r1jax.generation.sampler import SamplingConfig, make_sampler
 from r1jax.metrics import write_json
 from r1jax.policy import load_policy
 from r1jax.rewards.format import extract_answer, format_reward
+from r1jax.rewards.verdict import judge_inline
 from r1jax.sharding import MeshConfig, make_mesh
 from r1jax.tasks import BASE_MODEL
 from r1jax.tasks.countdown import countdown_reward, draw_problems
@@ -47,13 +48,13 @@ def main(config: Config) -> None:
     policy = load_policy(config.init or BASE_MODEL, mesh)
     drawn = draw_problems(config.levels, config.split, config.problems, np.random.default_rng(0))
     records, prompts = [p.record for p in drawn], [r1_zero_prompt(p.question) for p in drawn]
-    judges, groups = {"accuracy": countdown_reward, "format": format_reward}, []
+    submit, groups = partial(judge_inline, {"accuracy": countdown_reward, "format": format_reward}), []
     with jax.set_mesh(mesh), launch.StopRequest() as stop, launch.progress_bar() as progress:
         task = progress.add_task("evaluate", total=len(prompts), figures="")
         sampler = make_sampler(policy.model, config.sampling, mesh, eos_id=policy.tokenizer.eos_id)
         sample = partial(sampler, (policy.params, policy.router_bias))
         for batch in evaluation_batches(
-            sample, policy.tokenizer, config.sampling, seed=config.seed, judges=judges, records=records, prompts=prompts
+            sample, policy.tokenizer, config.sampling, seed=config.seed, submit=submit, records=records, prompts=prompts
         ):
             groups += batch
             progress.update(task, completed=len(groups))

@@ -25,14 +25,18 @@ from r1jax.metrics import JsonLines, read_json, read_json_lines, write_json
 from r1jax.optimizer import OptimizerConfig, make_optimizer
 from r1jax.policy import freeze, load_policy, start_training
 from r1jax.report import write_report
+from r1jax.rewards.combine import GroupRewards, Term, combine_groups
 from r1jax.rewards.format import extract_answer, format_reward
+from r1jax.rewards.verdict import judge_inline
 from r1jax.rl_loop import GrpoConfig, make_grpo_iteration
 from r1jax.sharding import MeshConfig, make_mesh
 from r1jax.tasks import BASE_MODEL
 from r1jax.tasks.countdown import countdown_reward, draw_problems
 
-Reward = Callable[[list[list[Response]], np.random.Generator], np.ndarray]
-JUDGES = {"accuracy": countdown_reward, "format": format_reward}
+Reward = Callable[[list[list[Response]], np.random.Generator], GroupRewards]
+# Both take microseconds and cannot hang, so they are called in this process; judges that can need a RewardPool.
+SUBMIT = partial(judge_inline, {"accuracy": countdown_reward, "format": format_reward})
+TERMS = {"accuracy": Term(), "format": Term()}
 SHOWN_PROBLEMS = 12  # held-out problems whose responses before and after are kept in samples.jsonl
 
 
@@ -65,9 +69,9 @@ class Config:
     mesh: MeshConfig = MeshConfig()
 
 
-def rule_reward(groups: list[list[Response]], rng: np.random.Generator) -> np.ndarray:
+def rule_reward(groups: list[list[Response]], rng: np.random.Generator) -> GroupRewards:
     """Accuracy plus format, with the same weight (Nature 645:633, eq. 4); [P, G] in {0, 1, 2}."""
-    return np.array([[sum(j.score for j in r.judgements.values()) for r in group] for group in groups], np.float32)
+    return combine_groups([[response.judgements for response in group] for group in groups], TERMS)
 
 
 def ask(levels: tuple[int, ...], split: str, count: int, rng: np.random.Generator) -> dict:
@@ -116,7 +120,7 @@ def run(config: Config, experiment: str, reward: Reward) -> None:
             write_json(workdir / "before.json", before | {"seconds": seconds})
             save(0, wait=True)
 
-        options = {"seed": config.seed, "judges": JUDGES, "reward": reward}
+        options = {"seed": config.seed, "submit": SUBMIT, "reward": reward}
         iteration = make_grpo_iteration(policy, optimizer, shardings, mesh, grpo, **options)
         task = progress.add_task("train", total=grpo.iterations, completed=start, figures="")
         for step in range(start + 1, grpo.iterations + 1):
@@ -151,7 +155,7 @@ def evaluate_policy(
 ):
     """Judge a group of responses to every problem asked; keep some in samples.jsonl; summarise."""
     task, groups = progress.add_task(f"evaluate {phase}", total=len(asked["prompts"]), figures=""), []
-    options = {"seed": config.seed, "judges": JUDGES}
+    options = {"seed": config.seed, "submit": SUBMIT}
     for batch in evaluation_batches(sample, tokenizer, config.grpo.sampling, **options, **asked):
         groups += batch
         progress.update(task, completed=len(groups))

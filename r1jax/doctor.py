@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from r1jax.evaluation import Response
 from r1jax.rewards.format import format_problem
+from r1jax.rewards.judgement import TEACHING_OUTCOMES, Judgement
 
 
 def diagnose(
@@ -21,7 +22,7 @@ def diagnose(
     flat = [response for group in groups for response in group]
     share = lambda predicate: sum(map(bool, map(predicate, flat))) / len(flat)
     percent = lambda value: f"{100 * value:.0f}%"
-    outcomes = metrics["outcomes"]
+    outcomes = metrics["outcomes"]["accuracy"]
     findings = []
 
     if metrics["sampler_mismatch"] > 1e-2:
@@ -30,9 +31,7 @@ def diagnose(
             f"(largest {metrics['sampler_mismatch_max']:.2g}): they do not compute the same policy. Look at "
             "temperature, precision and expert routing before anything else."
         )
-    broken = sum(outcomes.get(name, 0.0) for name in ("gold_unparseable", "timeout", "error"))
-    if broken:
-        findings.append(f"the judge could not decide on {percent(broken)} of the responses; they teach nothing")
+    findings += [_undecided(name, rates, flat) for name, rates in metrics["outcomes"].items() if _failed(name, flat)]
     truncated = metrics["truncated_share"]
     if truncated > 0.2:
         findings.append(
@@ -41,7 +40,7 @@ def diagnose(
         )
     if share(lambda r: r.finished) == 0:
         findings.append("no response ended by itself: end-of-sequence is never sampled; is it the tokenizer's?")
-    if outcomes.get("no_answer", 0.0) > 0.5:
+    if outcomes["no_answer"] > 0.5:
         findings.append(
             f"no answer could be read from {percent(outcomes['no_answer'])} of the responses{_why_unread(flat)}"
         )
@@ -66,6 +65,21 @@ def diagnose(
             "not one response is right: outcome reward has nothing to amplify; check an answer by hand, or start easier"
         )
     return findings
+
+
+def _failed(name: str, flat: Sequence[Response]) -> list[Judgement]:
+    return [r.judgements[name] for r in flat if not r.judgements[name].teaches]
+
+
+def _undecided(name: str, rates: dict[str, float], flat: Sequence[Response]) -> str:
+    failed = _failed(name, flat)
+    shares = [f"{o} {100 * rate:.0f}%" for o, rate in rates.items() if rate and o not in TEACHING_OUTCOMES]
+    reasons = Counter(judgement.reason for judgement in failed if judgement.reason).most_common(1)
+    example = f". Most often: {reasons[0][0][:200]}" if reasons else ""
+    return (
+        f"the judge of {name} could not decide on {100 * len(failed) / len(flat):.0f}% of the responses "
+        f"({', '.join(shares)}); where it enters the reward they teach nothing{example}"
+    )
 
 
 def _why_unread(flat: Sequence[Response]) -> str:

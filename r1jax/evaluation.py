@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -15,7 +15,8 @@ from r1jax.data.prompts import pad_prompts
 from r1jax.data.tokenizer import Tokenizer
 from r1jax.generation.rollout import Rollout
 from r1jax.generation.sampler import SamplingConfig
-from r1jax.rewards.judgement import Judgement
+from r1jax.rewards.judgement import Judgement, outcome_rates
+from r1jax.rewards.verdict import Judging, Submit
 from r1jax.tasks.behaviour import count_reflection_words, read_checks
 
 EVALUATION_STREAM = 1  # folded into the seed; training folds in another number
@@ -88,42 +89,48 @@ def respond(
     return rollout, texts
 
 
-def judge_responses(
-    judges: dict[str, Callable], records: Sequence[dict], rollout: Rollout, texts
-) -> list[list[Response]]:
-    """Judge G completions of each of P records by every judge."""
-    lengths = rollout.mask.sum(-1)
-    return [
-        [
-            Response(
-                text,
-                int(lengths[p, g]),
-                bool(rollout.finished[p, g]),
-                {n: judge(record, text) for n, judge in judges.items()},
-            )
-            for g, text in enumerate(group)
-        ]
-        for p, (record, group) in enumerate(zip(records, texts, strict=True))
-    ]
+def submit_groups(submit: Submit, records: Sequence[dict], texts: Sequence[Sequence[str]]) -> Judging:
+    """Begin to judge G completions of each of P records."""
+    pairs = [(record, text) for record, group in zip(records, texts, strict=True) for text in group]
+    return submit([record for record, _ in pairs], [text for _, text in pairs])
 
 
-def evaluation_batches(sample, tokenizer: Tokenizer, config: SamplingConfig, *, seed: int, judges, records, prompts):
-    """Sample config.group_size responses to every problem, and judge them.
+def judged_groups(judging: Judging, rollout: Rollout, texts: Sequence[Sequence[str]]) -> list[list[Response]]:
+    """Wait for the verdicts on P groups of G completions, and join them to what was sampled."""
+    places = [(p, g) for p, group in enumerate(texts) for g in range(len(group))]
+    lengths, groups = rollout.mask.sum(-1), [[] for _ in texts]
+    for (p, g), judgements in zip(places, judging.result(), strict=True):
+        response = Response(texts[p][g], int(lengths[p, g]), bool(rollout.finished[p, g]), judgements)
+        groups[p].append(response)
+    return groups
+
+
+def evaluation_batches(
+    sample, tokenizer: Tokenizer, config: SamplingConfig, *, seed: int, submit: Submit, records, prompts
+) -> Iterator[list[list[Response]]]:
+    """Sample config.group_size responses to every problem, and judge them while the next ones are sampled.
 
     Args:
       sample: (prompts [P, S], lengths [P], key=) -> Rollout of P = config.prompts groups.
+      submit: begins to judge; one of the judges is "accuracy", one "format".
       records, prompts: N problems. The last batch is filled up by repetition, and the repeats are dropped.
 
     Yields:
       The judged groups of the next config.prompts problems.
     """
-    root = jax.random.fold_in(jax.random.key(seed), EVALUATION_STREAM)
+    root, waiting = jax.random.fold_in(jax.random.key(seed), EVALUATION_STREAM), None
     for batch, start in enumerate(range(0, len(prompts), config.prompts)):
         some = list(prompts[start : start + config.prompts])
         padded = some + [some[0]] * (config.prompts - len(some))
         key = jax.random.fold_in(root, batch)
         rollout, texts = respond(partial(sample, key=key), tokenizer, padded, config.prompt_slots)
-        yield judge_responses(judges, records[start : start + len(some)], rollout, texts[: len(some)])
+        texts = texts[: len(some)]
+        judging = submit_groups(submit, records[start : start + len(some)], texts)
+        if waiting:
+            yield judged_groups(*waiting)
+        waiting = judging, rollout, texts
+    if waiting:
+        yield judged_groups(*waiting)
 
 
 def describe_responses(records: Sequence[dict], groups: Sequence[Sequence[Response]]) -> dict[str, float]:
@@ -153,15 +160,16 @@ def describe_responses(records: Sequence[dict], groups: Sequence[Sequence[Respon
     return result
 
 
-def outcome_rates(groups: Sequence[Sequence[Response]]) -> dict[str, float]:
-    """Share of every outcome of the accuracy judge."""
-    outcomes = Counter(response.judgements["accuracy"].outcome for group in groups for response in group)
-    total = sum(outcomes.values())
-    return {outcome: count / total for outcome, count in sorted(outcomes.items())}
+def judge_outcomes(groups: Sequence[Sequence[Response]]) -> dict[str, dict[str, float]]:
+    """Share of each of the six outcomes, for every judge."""
+    flat = [response.judgements for group in groups for response in group]
+    return {name: outcome_rates(judgements[name] for judgements in flat) for name in (flat[0] if flat else ())}
 
 
-def summarize(records: Sequence[dict], groups: Sequence[Sequence[Response]], answer_of: Callable) -> dict[str, float]:
+def summarize(records: Sequence[dict], groups: Sequence[Sequence[Response]], answer_of: Callable) -> dict:
     """Accuracy (pass@1 averaged over n samples a problem) with its 95% interval, pass@k, majority vote, behaviour.
+
+    A response on which the accuracy judge failed counts as not right; "outcomes" says how many there are.
 
     Args:
       records: P problems.
@@ -175,7 +183,8 @@ def summarize(records: Sequence[dict], groups: Sequence[Sequence[Response]], ans
     result |= {f"pass_at_{k}": pass_at_k(correct, k) for k in (1, 4, 8, 16, 64) if k <= samples}
     result |= {f"majority_at_{samples}": majority_vote(answers, correct)}
     result |= describe_responses(records, groups)
-    return result | {"problems": len(correct), "samples_per_problem": samples}
+    counts = {"problems": len(correct), "samples_per_problem": samples}
+    return result | counts | {"outcomes": judge_outcomes(groups)}
 
 
 def sample_record(step: int, phase: str, index: int, prompt: str, record: dict, response: Response) -> dict:

@@ -9,12 +9,21 @@ import jax
 import numpy as np
 
 from r1jax.config import UserError
-from r1jax.evaluation import Response, describe_responses, encode_prompts, judge_responses, outcome_rates, respond
+from r1jax.evaluation import (
+    Response,
+    describe_responses,
+    encode_prompts,
+    judge_outcomes,
+    judged_groups,
+    respond,
+    submit_groups,
+)
 from r1jax.generation.sampler import SamplingConfig, make_sampler
 from r1jax.objectives import group_advantages
 from r1jax.optimizer import OptimizerConfig
 from r1jax.policy import Policy
-from r1jax.rewards.judgement import TEACHING_OUTCOMES
+from r1jax.rewards.combine import GroupRewards
+from r1jax.rewards.verdict import Submit
 from r1jax.rl import GrpoRows, Rows, completion_lengths, grpo_batch_loss, make_score, sorted_by_length
 from r1jax.sharding import batch_sharding, check_divides
 from r1jax.train import TrainState, check_finite, gradient_sums, make_train_step
@@ -68,15 +77,16 @@ def make_grpo_iteration(
     config: GrpoConfig,
     *,
     seed: int,
-    judges: dict[str, Callable],
-    reward: Callable[[list[list[Response]], np.random.Generator], np.ndarray],
+    submit: Submit,
+    reward: Callable[[list[list[Response]], np.random.Generator], GroupRewards],
 ):
     """Compile one iteration of GRPO.
 
     Args:
       policy: model and tokenizer; its weights are not read, the state's are.
-      judges: name -> (record, completion) -> Judgement; "accuracy" and "format" are reported.
-      reward: (P groups of G judged responses, random generator) -> [P, G] numbers to be maximised.
+      submit: begins to judge completions, which goes on while the trainer's log-probabilities are computed;
+        `RewardPool.submit`, or `partial(judge_inline, judges)`. "accuracy" and "format" must be among the judges.
+      reward: (P groups of G judged responses, random generator) -> numbers to be maximised, and which are known.
 
     Returns:
       iteration(state, reference, step, records, prompts) -> (state, metrics, groups). `state` is donated;
@@ -109,36 +119,42 @@ def make_grpo_iteration(
         rollout, texts = respond(drawn, tokenizer, prompts, sampling.prompt_slots)
         seconds = {"rollout": tick()}
 
-        groups = judge_responses(judges, records, rollout, texts)
-        rewards = reward(groups, rng)
-        known = np.array([[r.judgements["accuracy"].outcome in TEACHING_OUTCOMES for r in group] for group in groups])
-        advantages = np.asarray(group_advantages(rewards, known))
+        judging = submit_groups(submit, records, texts)
         seconds["reward"] = tick()
 
-        host_rows = _rows(rollout, *encode_prompts(tokenizer, prompts, sampling.prompt_slots), known)
+        host_rows = _rows(rollout, *encode_prompts(tokenizer, prompts, sampling.prompt_slots))
         rows = jax.device_put(host_rows, batch_sharding(mesh))
         old, ref = (score(*weights, rows, sampling.temperature) for weights in (current, reference))
         metrics = _mismatch(np.asarray(old), rollout, host_rows.mask)
         seconds["scoring"] = tick()
 
-        batch = GrpoRows(rows, old, ref, jax.device_put(advantages.reshape(-1), batch_sharding(mesh)))
+        groups = judged_groups(judging, rollout, texts)
+        rewards, known, parts = reward(groups, rng)
+        advantages = np.asarray(group_advantages(rewards, known))
+        seconds["reward"] += tick()
+
+        # A completion whose reward is not known gets an empty mask, so that it does not count.
+        learnt = jax.device_put(host_rows.mask & known.reshape(-1, 1), batch_sharding(mesh))
+        advantages_of_rows = jax.device_put(advantages.reshape(-1), batch_sharding(mesh))
+        batch = GrpoRows(rows._replace(mask=learnt), old, ref, advantages_of_rows)
         state, updated = update(state, batch, rng)
         check_finite(updated, f"iteration {step}")
         seconds["update"] = tick()
 
-        metrics |= updated | describe_responses(records, groups) | {"reward": float(rewards.mean())}
+        metrics |= updated | describe_responses(records, groups) | {"reward_parts": parts}
+        metrics["reward"] = float(rewards[known].mean()) if known.any() else 0.0
+        metrics["masked_share"] = float(np.mean(~known))
         metrics["zero_variance_groups"] = float(np.mean(~advantages.any(axis=1)))
-        return state, metrics | {"outcomes": outcome_rates(groups), "seconds": seconds}, groups
+        return state, metrics | {"outcomes": judge_outcomes(groups), "seconds": seconds}, groups
 
     return iteration
 
 
-def _rows(rollout, prompts, lengths, known) -> Rows:
-    """One row a completion; completions whose reward is unknown get an empty mask, so that they do not count."""
+def _rows(rollout, prompts, lengths) -> Rows:
+    """One row a completion."""
     group = rollout.tokens.shape[1]
     flat = lambda x: x.reshape(-1, *x.shape[2:])
-    mask = rollout.mask & known[..., None]
-    return Rows(np.repeat(prompts, group, 0), np.repeat(lengths, group), flat(rollout.tokens), flat(mask))
+    return Rows(np.repeat(prompts, group, 0), np.repeat(lengths, group), flat(rollout.tokens), flat(rollout.mask))
 
 
 def _mismatch(old, rollout, mask) -> dict[str, float]:

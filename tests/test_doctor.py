@@ -3,7 +3,7 @@
 import pytest
 
 from r1jax.doctor import diagnose
-from r1jax.evaluation import Response, describe_responses, outcome_rates
+from r1jax.evaluation import Response, describe_responses, judge_outcomes
 from r1jax.rewards.format import format_reward
 from r1jax.rewards.judgement import Judgement
 from r1jax.tasks.countdown import countdown_reward
@@ -12,10 +12,14 @@ RECORD = {"numbers": [3, 4, 5], "target": 12, "level": 1}
 RIGHT, WRONG = "<think> a </think> <answer> 3 * 4 </answer>", "<think> a </think> <answer> 3 + 4 </answer>"
 
 
+def slow(record, text):
+    return Judgement("timeout", 0.0, "no verdict within 5 s")
+
+
 def findings(texts, *, prompt="Assistant:", finished=True, judge=countdown_reward, **metrics):
     judges = {"accuracy": judge, "format": format_reward}
     group = [Response(t, 9, finished, {n: j(RECORD, t) for n, j in judges.items()}) for t in texts]
-    measured = describe_responses([RECORD], [group]) | {"outcomes": outcome_rates([group])}
+    measured = describe_responses([RECORD], [group]) | {"outcomes": judge_outcomes([group])}
     measured |= {"sampler_mismatch": 1e-7, "sampler_mismatch_max": 1e-6, "zero_variance_groups": 0.0} | metrics
     return diagnose([prompt], [group], measured, max_new_tokens=64)
 
@@ -37,7 +41,11 @@ def test_silent_on_a_healthy_start():
         ("sampler and trainer disagree by 0.3 nats", {"texts": [RIGHT, WRONG], "sampler_mismatch": 0.3}),
         ("mostly never right", {"texts": [RIGHT, WRONG, WRONG], "zero_variance_groups": 0.9}),
         ("mostly always right", {"texts": [RIGHT, RIGHT, WRONG], "zero_variance_groups": 0.9}),
-        ("could not decide on 100%", {"texts": [RIGHT], "judge": lambda record, text: Judgement("timeout", 0.0)}),
+        (
+            "judge of accuracy could not decide on 100% of the responses (timeout 100%)",
+            {"texts": [RIGHT], "judge": slow},
+        ),
+        ("Most often: no verdict within 5 s", {"texts": [RIGHT], "judge": slow}),
     ],
 )
 def test_names_what_is_wrong(says, options):

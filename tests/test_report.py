@@ -35,7 +35,7 @@ def metric(step: int) -> dict:
         "step": step, "update": 2 * step, "reward": 1 + rising, "accuracy": rising, "mean_response_tokens": 10 + step,
         "repeat_share": 0.0, "accuracy_level_1": rising, "mean_response_tokens_level_1": 10 + step,
         "zero_variance_groups": 0.1, "sampler_mismatch": 0.0, "expert_load": [[0.25] * 4, [0.1, 0.2, 0.3, 0.4]],
-        "outcomes": {"correct": rising, "wrong": 1 - rising},
+        "outcomes": {"accuracy": {"correct": rising, "wrong": 1 - rising, "timeout": 0.0}},
         "seconds": {"rollout": 3.0, "reward": 0.0, "scoring": 2.0, "update": 5.0},
     }  # fmt: skip
 

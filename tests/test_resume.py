@@ -39,7 +39,7 @@ def assert_same_run(workdir: Path, reference: Path) -> None:
         assert read_json(workdir / "summary.json")[phase] == read_json(reference / "summary.json")[phase]
 
 
-def wait_for(condition, process, seconds: float = 120) -> None:
+def wait_for(condition, process, seconds: float = 400) -> None:
     """Return as soon as the condition holds or the process has ended."""
     deadline = time.monotonic() + seconds
     while not condition() and process.poll() is None:

@@ -17,8 +17,12 @@ from r1jax.metrics import read_json_lines
 from r1jax.models.transformer import init_params
 from r1jax.optimizer import OptimizerConfig, make_optimizer
 from r1jax.policy import freeze, load_policy
-from r1jax.rewards.judgement import Judgement
-from r1jax.rl import GrpoRows, Rows, completion_lengths, grpo_batch_loss, sorted_by_length
+from r1jax.rewards.combine import GroupRewards, Term, combine_groups
+from r1jax.rewards.format import format_reward
+from r1jax.rewards.judgement import OUTCOMES, Judgement
+from r1jax.rewards.pool import RewardPool
+from r1jax.rewards.verdict import judge_inline
+from r1jax.rl import GrpoRows, Rows, completion_lengths, grpo_batch_loss, make_score, sorted_by_length
 from r1jax.rl_loop import GrpoConfig, make_grpo_iteration
 from r1jax.sharding import MeshConfig, make_mesh
 from r1jax.tasks import BASE_MODEL
@@ -46,16 +50,19 @@ def policy(mesh):
 
 
 def coin(groups, rng):
-    return rng.integers(0, 2, (len(groups), len(groups[0]))).astype(np.float32)
+    """Random rewards, known where both judges have decided."""
+    judgements = [[response.judgements for response in group] for group in groups]
+    known = combine_groups(judgements, {"accuracy": Term(), "format": Term()}).known
+    return GroupRewards(rng.integers(0, 2, known.shape).astype(np.float32), known, {})
 
 
-def start(policy, mesh, judges, reward=coin):
+def start(policy, mesh, submit, reward=coin):
     """A state with the policy's weights, and an iteration that trains it."""
     optimizer = make_optimizer(CONFIG.optimizer, 10)
     state, shardings = init_train_state(jax.random.key(0), partial(init_params, policy.model), optimizer, mesh)
     params, bias = jax.tree.map(jnp.copy, (policy.params, policy.router_bias))
     state = state._replace(params=params, router_bias=bias)
-    iteration = make_grpo_iteration(policy, optimizer, shardings, mesh, CONFIG, seed=0, judges=judges, reward=reward)
+    iteration = make_grpo_iteration(policy, optimizer, shardings, mesh, CONFIG, seed=0, submit=submit, reward=reward)
     return state, iteration
 
 
@@ -64,7 +71,11 @@ def asked(step):
     return {"records": [p.record for p in drawn], "prompts": [r1_zero_prompt(p.question) for p in drawn]}
 
 
-JUDGES = {"accuracy": countdown_reward, "format": lambda record, text: Judgement("correct", 1.0)}
+def always(record, text):
+    return Judgement("correct", 1.0)
+
+
+SUBMIT = partial(judge_inline, {"accuracy": countdown_reward, "format": always})
 
 
 def test_nothing_compiles_after_the_first_iteration(policy, mesh):
@@ -72,7 +83,7 @@ def test_nothing_compiles_after_the_first_iteration(policy, mesh):
     listen = lambda name, seconds, **_: compiled.append(name) if name.endswith("backend_compile_duration") else None
     jax.monitoring.register_event_duration_secs_listener(listen)
     with jax.set_mesh(mesh):
-        state, iteration = start(policy, mesh, JUDGES)
+        state, iteration = start(policy, mesh, SUBMIT)
         reference = freeze(state)
         state, *_ = iteration(state, reference, 1, **asked(1))
         first = len(compiled)
@@ -88,29 +99,33 @@ def test_nothing_compiles_after_the_first_iteration(policy, mesh):
 
 def test_first_updates_are_on_policy_and_sampler_agrees_with_trainer(policy, mesh):
     with jax.set_mesh(mesh):
-        state, iteration = start(policy, mesh, JUDGES)
+        state, iteration = start(policy, mesh, SUBMIT)
         _, metrics, _ = iteration(state, freeze(state), 1, **asked(1))
     assert metrics["sampler_mismatch_max"] < 1e-5
     assert 0 < metrics["entropy"] < np.log(policy.model.vocab_size)
     assert metrics["grad_norm"] > 0
 
 
-def test_an_outage_of_the_judge_teaches_nothing(policy, mesh):
+@pytest.mark.parametrize("failing", ["accuracy", "format"])
+def test_an_outage_of_a_judge_teaches_nothing(policy, mesh, failing):
     """With every verdict of two prompts lost, the update is that of the other two prompts alone."""
 
     def flaky(record, text):
         return Judgement("timeout", 0.0) if record["lost"] else countdown_reward(record, text)
 
+    judges = {"accuracy": always, "format": always, failing: flaky}
+
     questions = asked(1)
     for index, record in enumerate(questions["records"]):
         record["lost"] = index < 2
     with jax.set_mesh(mesh):
-        state, iteration = start(policy, mesh, JUDGES | {"accuracy": flaky})
+        state, iteration = start(policy, mesh, partial(judge_inline, judges))
         reference = freeze(state)
         everything_lost = {**questions, "records": [r | {"lost": True} for r in questions["records"]]}
         before = jax.tree.map(np.asarray, state.params)
         state, metrics, _ = iteration(state, reference, 1, **everything_lost)
-        assert metrics["outcomes"] == {"timeout": 1.0} and metrics["grad_norm"] == 0.0
+        assert metrics["outcomes"][failing] == dict.fromkeys(OUTCOMES, 0.0) | {"timeout": 1.0}
+        assert metrics["grad_norm"] == 0.0 == metrics["reward"] and metrics["masked_share"] == 1.0
         decayed = jax.tree.map(
             lambda x: x * (1 - CONFIG.optimizer.learning_rate * CONFIG.optimizer.weight_decay) ** 2, before
         )
@@ -120,45 +135,65 @@ def test_an_outage_of_the_judge_teaches_nothing(policy, mesh):
                 expected = expected[key.key]
             np.testing.assert_allclose(leaf, expected, rtol=1e-6)
         _, metrics, _ = iteration(state, reference, 1, **questions)
-    assert metrics["outcomes"]["timeout"] == 0.5 and metrics["grad_norm"] > 0
+    assert metrics["outcomes"][failing]["timeout"] == 0.5 == metrics["masked_share"] and metrics["grad_norm"] > 0
 
 
-def rows_of(rng, batch, slots, length, vocab):
-    lengths = rng.integers(1, length + 1, batch)
+def test_a_pool_judges_as_this_process_does(policy, mesh):
+    """The same update, whether the judges are called in this process or in workers."""
+    results = []
+    with RewardPool({"accuracy": countdown_reward, "format": format_reward}, workers=2, timeout=60) as pool:
+        inline = partial(judge_inline, {"accuracy": countdown_reward, "format": format_reward})
+        for submit in (inline, pool.submit):
+            with jax.set_mesh(mesh):
+                state, iteration = start(policy, mesh, submit)
+                state, metrics, groups = iteration(state, freeze(state), 1, **asked(1))
+            del metrics["seconds"]
+            results.append((metrics, groups, jax.tree.map(np.asarray, state.params)))
+    (metrics, groups, params), (theirs, their_groups, their_params) = results
+    assert metrics == theirs and groups == their_groups
+    jax.tree.map(np.testing.assert_array_equal, params, their_params)
+
+
+def rows_of(rng, policy, batch, slots, length):
+    """Random rows, with an old and a reference policy that differ from this one by half a nat a token."""
+    vocab, lengths = policy.model.vocab_size, rng.integers(1, length + 1, batch)
     rows = Rows(
         jnp.asarray(rng.integers(4, vocab, (batch, slots)), jnp.int32),
         jnp.asarray(rng.integers(3, slots + 1, batch), jnp.int32),
         jnp.asarray(rng.integers(4, vocab, (batch, length)), jnp.int32),
         jnp.asarray(np.arange(length)[None] < lengths[:, None]),
     )
-    noise = lambda: jnp.asarray(rng.normal(-2.0, 0.5, (batch, length)), jnp.float32)
-    return GrpoRows(rows, noise(), noise(), jnp.asarray(rng.normal(size=batch), jnp.float32))
+    score = make_score(policy.model, num_micro_batches=1, lengths=(length,))
+    logprobs = score(policy.params, policy.router_bias, rows, 1.0)
+    differing = lambda: logprobs + jnp.asarray(rng.normal(0.0, 0.5, (batch, length)), jnp.float32)
+    return GrpoRows(rows, differing(), differing(), jnp.asarray(rng.normal(size=batch), jnp.float32))
 
 
 def test_micro_batches_and_widths_change_nothing(policy, mesh):
     """Summed over length-sorted micro-batches, each at its own width, the gradient is that of one full batch."""
+    batch = rows_of(np.random.default_rng(0), policy, 8, 12, 16)
     jax.config.update("jax_enable_x64", True)
     try:
         model = dataclasses.replace(policy.model, dtype="float64")
         params = jax.tree.map(lambda x: jnp.asarray(np.asarray(x), jnp.float64), policy.params)
-        batch = rows_of(np.random.default_rng(0), 8, 12, 16, model.vocab_size)
         scalars = {"temperature": 1.0, "clip_epsilon": 0.2, "kl_coef": 0.1}
         sums = gradient_sums(partial(grpo_batch_loss, model))
         whole = jax.jit(sums)(params, policy.router_bias, batch, scalars)
         parts = jax.jit(sorted_by_length(sums, 4, completion_lengths(16)))(params, policy.router_bias, batch, scalars)
+        whole, parts = jax.tree.map(np.asarray, (whole, parts))
     finally:
         jax.config.update("jax_enable_x64", False)
     assert float(whole[1].count) == float(parts[1].count) == 8
     np.testing.assert_allclose(parts[1].loss_sum, whole[1].loss_sum, rtol=1e-6)
     np.testing.assert_array_equal(parts[1].load, whole[1].load)
-    scale = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(whole[0]))
+    scale = max(np.abs(leaf).max() for leaf in jax.tree.leaves(whole[0]))
     for ours, theirs in zip(jax.tree.leaves(parts[0]), jax.tree.leaves(whole[0])):
         np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-6 * scale)
 
 
 def test_router_bias_moves_by_the_load_of_all_micro_batches(policy, mesh):
     model = policy.model
-    batch = rows_of(np.random.default_rng(1), 8, 12, 16, model.vocab_size)
+    batch = rows_of(np.random.default_rng(1), policy, 8, 12, 16)
     scalars = {"temperature": 1.0, "clip_epsilon": 0.2, "kl_coef": 0.0}
     sums = gradient_sums(partial(grpo_batch_loss, model))
     optimizer = make_optimizer(CONFIG.optimizer, 10)

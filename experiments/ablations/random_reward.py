@@ -10,6 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # so that `python 
 
 from experiments import r1_zero
 from r1jax import launch
+from r1jax.rewards.combine import GroupRewards
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,9 +21,10 @@ class Config(r1_zero.Config):
     """Checkpoints, metrics, samples, summary and report go here; a stopped run resumes from here."""
 
 
-def random_reward(groups, rng: np.random.Generator) -> np.ndarray:
+def random_reward(groups, rng: np.random.Generator) -> GroupRewards:
     """0 or 1 with equal chance, whatever the response; [P, G]."""
-    return rng.integers(0, 2, (len(groups), len(groups[0]))).astype(np.float32)
+    coins = rng.integers(0, 2, (len(groups), len(groups[0]))).astype(np.float32)
+    return GroupRewards(coins, np.ones(coins.shape, bool), {})
 
 
 def main(config: Config) -> None:

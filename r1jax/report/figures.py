@@ -14,7 +14,9 @@ from r1jax.report.run import Run, column, in_order, metric_name
 
 MAX_POINTS = 1000  # of a curve; keeps the page small
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = COLORS = "#2463a6", "#d9701e", "#3a8f4d", "#c0392b", "#7b5aa6", "#8a8f98"
-OUTCOME_COLORS = {"correct": GREEN, "wrong": RED, "no_answer": GREY, "timeout": PURPLE, "error": ORANGE}
+OUTCOME_COLORS = {
+    "correct": GREEN, "wrong": RED, "no_answer": GREY, "gold_unparseable": BLUE, "timeout": PURPLE, "error": ORANGE,
+}  # fmt: skip
 STYLE = {
     "svg.fonttype": "none", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False,
     "axes.grid": True, "grid.color": "#e8eaee", "axes.axisbelow": True, "axes.edgecolor": GREY, "legend.frameon": False,
@@ -163,13 +165,14 @@ def _load_figure(rows: list[dict]) -> str:
 
 def _outcome_figure(rows: list[dict]) -> str:
     def draw(axes):
-        names = sorted({name for row in rows for name in row.get("outcomes", ())})
-        _areas(axes, rows, "outcomes", names, [OUTCOME_COLORS.get(name, ORANGE) for name in names])
+        rates = [{"step": row["step"], "outcomes": row["outcomes"]["accuracy"]} for row in rows if "outcomes" in row]
+        came = [name for name in OUTCOME_COLORS if any(row["outcomes"].get(name) for row in rates)]
+        _areas(axes, rates, "outcomes", came, [OUTCOME_COLORS[name] for name in came])
         axes.set_ylim(0, 1)
         _as_percent(axes)
 
     caption = "Only correct, wrong and no_answer teach the policy; any other band means that the judge failed."
-    return _figure(rows, "What the judge decided", caption, {"outcomes": draw})
+    return _figure(rows, "What the judge of accuracy decided", caption, {"outcomes": draw})
 
 
 def _seconds_figure(run: Run, rows: list[dict]) -> str:
