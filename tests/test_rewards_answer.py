@@ -167,6 +167,17 @@ def test_a_balanced_content_comes_back_whole(content):
         ("Hence \\boxed{\\frac12} or 50%.", "\\frac12"),
         ("We choose 3 of them, or more, so $\\boxed{4}$.", "4"),
         ("It is not 3 but \\boxed{4}", "4"),
+        ("It is \\boxed{4} or maybe 5.", None),
+        ("It is \\boxed{4}, possibly 5.", None),
+        ("\\boxed{4} 或 5", None),
+        ("It cannot be \\boxed{4}.", None),
+        ("$\\boxed{4} \\text{ or } 5$", None),
+        ("$x = -\\boxed{4}$", None),
+        ("- **Answer** - $\\boxed{4}$", "4"),
+        ("\\boxed{4}\n\nAlternatively, 2 + 2 = 4.", "4"),
+        ("$\\boxed{4}$. Perhaps 3 more could be added.", "4"),
+        ("It doesn't equal \\boxed{4}.", None),
+        ("22 more touch the ceiling than not\n#### 22", "22"),
     ],
 )
 def test_an_alternative_or_a_denial_beside_the_box(text, answer):

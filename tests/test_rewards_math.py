@@ -36,6 +36,11 @@ def test_a_gold_that_cannot_be_judged_teaches_nothing(gold):
     assert check_gold(gold) and judgement.outcome == "gold_unparseable" and not judgement.teaches and judgement.reason
 
 
+def test_an_integer_beyond_every_float_is_refused_and_does_not_raise():
+    for gold in (10**400, -(10**400), 10**5000):
+        assert check_gold(gold) and outcome(gold, r"\boxed{5}") == "gold_unparseable"
+
+
 @pytest.mark.parametrize(
     "gold", [5, 5.0, -3, 0.25, "5", r"\frac{1}{2}", "$5$", r"\boxed{5}", " 5 ", "1e-7", 1e-7, 2**70]
 )

@@ -12,7 +12,7 @@ from r1jax.rewards.math import check_gold, math_reward
 EQUIVALENT = {
     "fractions": r"""
 1/2 | \frac{1}{2} | \dfrac12 | \tfrac{1}{2} | 0.5 | .5 | 0.50 | \frac{2}{4} | \frac 12 | $\frac{1}{2}$ | \(1/2\) | ½
-1/2 | 2^{-1} | 50\%
+1/2 | 2^{-1} | 50\% | \nicefrac{1}{2} | {1 \over 2} | \frac12 \text{ or } 0.5 | \text{.5}
 -\frac{3}{4} | -3/4 | \frac{-3}{4} | \frac{3}{-4} | -0.75 | −0.75 | - \dfrac{3}{4} | \left(-\frac{3}{4}\right)
 -\frac{3}{4} | -\frac34.
 \frac{11}{15} | 11/15 | \frac{ 11 }{ 15 } | \frac{{11}}{{15}} | 0.7\overline{3} | 0.7\bar{3} | 0.7(3)
@@ -34,6 +34,7 @@ EQUIVALENT = {
 """,
     "radicals and constants": r"""
 2\sqrt{2} | \sqrt{8} | 2 \sqrt 2 | 2\cdot\sqrt{2} | \sqrt{2}\cdot 2 | 2*sqrt(2) | 2√2 | \frac{4}{\sqrt{2}} | 2^{3/2}
+{5 \choose 2} | 10 | \binom{5}{2} | 5 \choose 2
 2\sqrt{2} | 8^{1/2} | \sqrt2 + \sqrt2
 \frac{\sqrt{3}}{3} | \frac{1}{\sqrt{3}} | \sqrt{\frac13} | \frac{\sqrt 3}3 | \tan 30^\circ | \tan(\pi/6) | 3^{-1/2}
 \sqrt[3]{4} | 4^{1/3} | 2^{2/3} | \sqrt[3]{2^2} | \sqrt[6]{16}
@@ -58,6 +59,8 @@ x^2+12x+35 | x**2 + 12*x + 35
 \frac{2}{n} | 2/n | 2n^{-1} | 2 \cdot \frac{1}{n}
 30p\sqrt{p} | 30p^{3/2} | 30\sqrt{p^3} | 30 \sqrt{p} \, p
 \sqrt{x^2} | |x| | \left|x\right| | \sqrt{(-x)^2}
+|x-10| | |10-x| | \sqrt{(x-10)^2} | \sqrt{x^2-20x+100}
+f(4-x) | f(-x+4)
 \cos^2\alpha | 1-\sin^2\alpha | (\cos\alpha)^2 | \cos^2(\alpha) | \frac{1+\cos 2\alpha}{2} | cos^2 α
 2 \sin 5x \cos x | \sin 6x + \sin 4x | 2\cos(x)\sin(5x)
 2^{n-1} | \frac{2^n}{2} | 2^n \cdot 2^{-1} | 2^{-1+n}
@@ -80,7 +83,7 @@ AB=9, CD=4 | AB = 9, CD = 4 | CD=4, AB=9 | AB=9 \text{ and } CD=4
 -12 \text{ or } -30 | -30, -12 | -12, -30 | x=-12 or x=-30
 2, 3, \text{ and } 4 | 2, 3, 4 | 4,3,2 | 2, 3 and 4
 1 + \sqrt{2}, 1 - \sqrt{2} | 1 \pm \sqrt{2} | 1 ± √2 | 1-\sqrt{2}, 1+\sqrt{2} | x = 1 \pm \sqrt{2}
-\{4,5,7\} | 4,5,7 | \{7,5,4\} | \left\{4, 5, 7\right\} | \{4,5,7,7\} | \{4\} \cup \{5, 7\}
+\{4,5,7\} | {4,5,7} | 4,5,7 | \{7,5,4\} | \left\{4, 5, 7\right\} | \{4,5,7,7\} | \{4\} \cup \{5, 7\}
 \sqrt{2},-\sqrt{2} | \pm\sqrt{2} | \pm \sqrt 2
 75^\circ, 75^\circ | 75, 75 | 75^\circ,75^\circ
 \emptyset | \varnothing | ∅ | \{\} | \text{no solution} | no solutions
@@ -98,7 +101,7 @@ AB=9, CD=4 | AB = 9, CD = 4 | CD=4, AB=9 | AB=9 \text{ and } CD=4
 (-\infty,2) \cup (2,\infty) | \mathbb{R} \setminus \{2\} | (-\infty,2) or (2,\infty) | x<2 or x>2
 [1,3] | [1,2] \cup [2,3] | [1,2) \cup [2,3]
 (-\infty,\infty) | \mathbb{R} | \text{all real numbers}
-\begin{pmatrix} 1 \\ 2 \end{pmatrix} | \begin{bmatrix}1\\2\end{bmatrix} | (1,2)
+\begin{pmatrix} 1 \\ 2 \end{pmatrix} | \begin{bmatrix}1\\2\end{bmatrix} | (1,2) | \begin{pmatrix}1\\[6pt]2\end{pmatrix}
 \begin{pmatrix} 1 \\ 2 \end{pmatrix} | \left(\begin{array}{c} 1 \\ 2 \end{array}\right)
 \begin{pmatrix} 1 \\ 2 \end{pmatrix} | \begin{pmatrix} 1 \\ 4/2 \end{pmatrix}
 \begin{pmatrix} 2 & 4 \\ 1 & 2 \end{pmatrix} | \begin{bmatrix} 2 & 4 \\ 1 & 2 \end{bmatrix}
@@ -108,10 +111,12 @@ s^2 \le 8r^2 | 8r^2 \ge s^2 | s^2 - 8r^2 \le 0 | 2s^2 \leq 16r^2
 """,
     "units": r"""
 10\text{ cm} | 10 | 10 cm | 10cm | 10~\mathrm{cm} | 10\,\text{cm} | 10 \text{ centimeters} | 0.1\text{ m}
-10\text{ cm} | 100 \text{ mm} | 10\ \mathrm{cm}
+10\text{ cm} | 10 \mathrm{~cm} | 10\text{\,cm} | 100 \text{ mm} | 10\ \mathrm{cm}
 5\text{ m} | 5 m | 5 | 5 \text{ meters} | 500 cm
 2400 \mbox{ cm}^2 | 2400 cm^2 | 2400\text{ cm}^2 | 2400 \text{ square centimeters} | 2400 | 2400\text{ cm}^{2}
-2400 \mbox{ cm}^2 | 2400 \text{ sq cm}
+2400 \mbox{ cm}^2 | 2400 \text{ sq cm} | 2400 sq cm | 2400 \mathrm{~cm}^{2}
+12 | 12 \mathrm{~m} / \mathrm{s} | 12 m/s | 12\,\mathrm{m} | \$12 \text{ per hour} | \$12 each | 12\\
+5 \text{ m/s} | 5 m/s | 5\,\mathrm{m}\cdot\mathrm{s}^{-1}
 \$18 | 18 | 18 dollars | \$18.00 | 18\text{ USD} | $18 | 1800 \text{ cents} | \text{\$18}
 18 | \$18 | 18\text{ dollars} | 18 eggs | 18 \text{ eggs per day} | 18.00
 80\text{ cents} | 80 | \$0.80 | 80¢
@@ -139,7 +144,8 @@ B | \textbf{(B)}\ 12 | Option B | B: 12
 1011_2 | 1011_{2} | (1011)_2 | 1011_{\text{two}} | 01011_2
 24_{10} | 24
 \text{A5}_{11} | A5_{11} | \mathrm{A5}_{11}
-3:5 | 3 : 5 | 3\!:\!5 | \frac{3}{5} | 3:5.
+3:5 | 6:10 | 3 : 5 | 3\!:\!5 | \frac{3}{5} | 3:5.
+2:30 \text{ PM} | 2:30 p.m. | 2{:}30\text{ p.m.}
 4\!:\!51\!:\!06 \text{ p.m.} | 4:51:06 PM | 4:51:06\text{ pm}
 05\!:\!00 | 5:00 | 05:00
 """,

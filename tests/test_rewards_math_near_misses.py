@@ -32,6 +32,7 @@ e^{\pi\sqrt{163}} | 262537412640768744 | 640320^3+744
 3.50 | 35 | 3.05 | 350 | 3,50
 0.5 | 0.48 | 0.49999999 | \frac{6}{11} | 0.50001 | 5
 0.67 | 0.6666 | 0.66 | 0.7
+0.323 | \frac{10}{31} | \frac{21}{65}
 0 | 10^{-50} | 0.0001 | e^{-1000} | \emptyset | \text{none}
 \infty | -\infty | 10^{100} | \pm\infty
 1 | 0.999 | 0.9999999999999999999999999999 | 1.0000000000000000000000001 | 1+10^{-300} | i
@@ -50,12 +51,17 @@ x | |x| | \sqrt{x^2} | -x | x+1 | X | x^2 | y
 -(ab+ac+bc) | ab+ac+bc | -ab+ac+bc
 xy | x+y | x,y | (x,y) | x^y
 5x_1 | 5x_2 | 5x | 51x
+|x-10| | 10-x | x-10 | |x+10|
+10-x | |x-10| | \sqrt{(x-10)^2}
+f(2x) | 2f(x) | f(x)^2
+f(-x) | -f(x) | f'(-x)
 f(4-x) | f(x-4) | f(4+x) | 4-x
 AB | BA | CD | A,B
 """,
     "equations and inequalities": r"""
 y = 2x - 13 | y = 2x + 13 | y = -2x - 13 | x = 2y - 13 | y = 13 - 2x | 2x + 13 | y < 2x - 13 | z = 2x - 13
 y = 2x - 13 | y \ge 2x-13
+x = 2 | x - 2 = 0 | 3x + 1 = 7
 x = 2 | x = -2 | y = 2 | x = 2, 3 | x > 2 | x \ne 2 | x^2 = 4 | 2x = 2
 5 | 2x = 5 | x > 5 | x \ge 5 | x + y = 5 | x = 5, 6 | 5 = 6 | 4 = 5 | x \neq 5 | 6 \approx 5
 2x + z - 5 = 0 | 2x + z + 5 = 0 | 2x - z - 5 = 0 | 2x + y - 5 = 0 | 2x + z - 5
@@ -93,10 +99,13 @@ AB=9, CD=4 | AB=4, CD=9 | 4, 9 | AB=9 | AB=9, CD=5
 10 | 10\% | 0.1 | 10 \text{ or so} | 10 \text{ thousand} | 10 \text{ dozen} | 10 \text{ percent}
 10 | \text{about 10 or 11}
 10\% | 10 | 0.01 | 1 | 10^\circ | 0.1\% | 100\% | \frac{1}{10}\% | 90\%
+\$18 | \$18\% | \$18^\circ | \$18 \text{ m} | \$18 \text{ cents}
 \$18 | 18 \text{ cents} | 18 \text{ euros} | €18 | £18 | \$1.8 | \$180 | 18\% | \$18 \text{ million} | \$-18
 90^\circ | 90\pi | 91^\circ | 90\text{ radians} | 90\% | \pi | -90^\circ | 90^\circ C
 2400\text{ cm}^2 | 2400 \text{ cm}^3 | 2400 \text{ cm} | 2400\text{ m}^2 | 2.4 \text{ m}^2
 60 \text{ mph} | 60 \text{ km/h} | 60 \text{ miles} | 60 \text{ miles per minute} | 60 \text{ hours}
+3 \text{ red apples} | 3 \text{ red oranges}
+10 | 10 \text{ tenths} | 10 \text{ thirds} | 10 \text{ degrees below zero} | 10 \text{ doubled} | 10m | 10 x/y
 21\text{ dogs} | 21\text{ cats} | 20 \text{ dogs} | 21\text{ dollars}
 40\text{ min} | 40 \text{ s} | 40\text{ hours} | 40 \text{ m}
 80\text{ cents} | \$80 | \$8 | 0.8
@@ -113,6 +122,7 @@ B | A | C | (C) | \text{D} | A, B | A \text{ or } B | \text{not } B | BB | (A)(B
 3:5 | 5:3 | 3:4 | 3.5 | 35 | 3:5:1 | \frac{5}{3} | 6:11
 8\!:\!34 \text{ p.m.} | 8:34 \text{ a.m.} | 8:43 \text{ p.m.} | 8.34 | 8:34:00 \text{ p.m.} | 34:8 \text{ p.m.}
 1:20 | 2:40 | 1:02
+05:00 | 7:0 | -05:00 | 05:01
 \text{October 30} | \text{October 31} | \text{October} | 30 | \text{November 30}
 \text{CBAD} | \text{ABCD} | \text{CBDA} | CBA
 """,
@@ -120,7 +130,7 @@ B | A | C | (C) | \text{D} | A, B | A \text{ or } B | \text{not } B | BB | (A)(B
 4 | 3 \text{ or } 4 | 3, 4 | 4 \text{ or } 3 | 3/4 | \{3,4\} | 4 \pm 0 | 4 \text{ (or 3)} | 4 \text{ maybe} | 4?
 4 | 3 < x < 5 | x \in \{3,4\} | 4 = 3 | 3 = 4 | 4 \text{ if } x > 0 | 3;4 | 4 \text{ and } 4 \text{ or } 5
 4 | \text{either 3 or 4} | \text{4, but possibly 3} | \pm 4 | 4 \quad 3 | 4\\3 | 1\text{ to }10 | \geq 4 | \ldots 4
-4 | 4 \ldots
+4 | 4 \ldots | 4 \text{ or } 4.5
 7 | \text{any number} | x | n | \text{seven or eight} | 7 \text{ through } 9 | \lceil 6.5 \rceil + 1
 """,
     "sets in sets": r"""

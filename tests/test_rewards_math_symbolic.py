@@ -84,6 +84,24 @@ def judge_in_process(sender) -> None:
     sender.send(check_gold(SUM) is None and eventually_correct(r"\boxed{\frac{n(n+1)}{2}}"))
 
 
+def test_no_pipe_or_process_is_left_open_not_even_by_a_fork():
+    code = (
+        "import gc, os, sys\nfrom r1jax.rewards.math import symbolic\n"
+        "first = symbolic.kept_solver()\nchild = os.fork()\n"
+        "symbolic.stop()\ndel first\ngc.collect()\n"
+        "child and os.waitpid(child, 0)\nsymbolic.kept_solver().process.kill()\n"
+    )
+    found = subprocess.run(
+        [sys.executable, "-W", "error::ResourceWarning", "-c", code], capture_output=True, text=True, timeout=60
+    )
+    assert (found.returncode, found.stderr) == (0, "")
+
+
+def test_the_symbolic_tier_knows_a_bound_on_both_sides_of_zero():
+    assert check_gold(r"\max(x, 0)") is None
+    assert outcome(r"\max(x, 0)", r"\boxed{x}") in ("wrong", "timeout")
+
+
 def test_no_process_outlives_a_killed_parent():
     code = (
         "from r1jax.rewards.math import check_gold, symbolic\n"

@@ -18,11 +18,16 @@ CORRECTION = re.compile(
 HEDGE = re.compile(r"\b(?:or|maybe|perhaps|possibly|alternatively|either|could be|might be)\b|或", re.IGNORECASE)
 MAX_CHARACTERS = 200_000  # of a conclusion; of a longer one, which is no answer but a flood, only the end is read
 MAX_CANDIDATES = 1000
+OR = r"(?:(?:\\text\{\s{0,4})?(?:\bor\b|或者?)(?:\s{0,4}\})?)"
+UNSURE = r"(?:\b(?:maybe|perhaps|possibly)\b|可能)"
 ALTERNATIVE_AFTER = re.compile(
-    r"[\s$).,]{0,8}\(?\s{0,4}or\s{1,4}\$?(-?\d{1,30}(?:/\d{1,30})?)(?![\d.,/]*\d|\s*\\?%|\w)"
+    rf"(?:[\s$).,]{{0,8}}\(?\s{{0,4}}{OR}(?:[\s,]{{0,4}}{UNSURE})?|[ $),]{{0,8}}{UNSURE})[\s,]{{0,4}}\$?"
+    r"(-?\d{1,30}(?:/\d{1,30})?)(?![\d.,/]*\d|\s*\\?%|[a-zA-Z])",
+    re.IGNORECASE,
 )
-ALTERNATIVE_BEFORE = re.compile(r"(?<![\d.,/\w])(-?\d{1,30}(?:/\d{1,30})?)[\s$),]{0,8}or[\s$(]{1,8}$")
-DENIED = re.compile(r"\b(?:not|isn't|never)(?: be| equal to)?[\s$(:]{0,8}$", re.IGNORECASE)
+ALTERNATIVE_BEFORE = re.compile(rf"(?<![\d.,/\w])(-?\d{{1,30}}(?:/\d{{1,30}})?)[\s$),]{{0,8}}{OR}[\s$(]{{0,8}}$")
+DENIED = re.compile(r"\b(?:not|never|cannot|\w{2,6}n't)(?: be| equal| equal to)?[\s$(:]{0,8}$", re.IGNORECASE)
+NEGATED = re.compile(r"(?:[$=(]|\\\[)\s{0,4}[-−]\s{0,2}$")
 HEDGE_REACH = 40  # characters before a box in which a hedge word turns a correction into a second guess
 
 
@@ -160,8 +165,9 @@ def committed(text: str, candidates: list[Candidate], same: Callable[[str, str],
     if not last:
         return FinalAnswer(None, "the box is empty")
     before, after = text[: candidates[-1].start][-100:], text[candidates[-1].end :][:100]
-    if DENIED.search(before):
-        return FinalAnswer(None, "the answer is denied")
+    boxed = text.startswith("\\", candidates[-1].start)  # what stands above a line `####` is the solution
+    if boxed and (DENIED.search(before) or NEGATED.search(before)):
+        return FinalAnswer(None, "the answer is denied, or its sign is outside the box")
     for other in (ALTERNATIVE_AFTER.match(after), ALTERNATIVE_BEFORE.search(before)):
         if other and not same(last, other.group(1)):
             return FinalAnswer(None, f"{other.group(1)} is offered as well")

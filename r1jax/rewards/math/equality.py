@@ -7,6 +7,7 @@ from r1jax.rewards.math.evaluate import (
     PROOF_DIGITS,
     SCREEN_DIGITS,
     Evaluation,
+    TooBig,
     Undecided,
     Undefined,
     Work,
@@ -17,6 +18,8 @@ from r1jax.rewards.math.nodes import Node
 
 CLEARLY_DIFFERENT = 15  # digits; values that differ within them need no second look at more digits
 POSITIVE_POINTS, SIGNED_POINTS = 3, 4
+KINKS = ("'abs'", "'floor'", "'ceil'", "'root'")
+"""Operations after which agreement near zero does not mean agreement everywhere."""
 
 
 def symbols(node: Node) -> set[str]:
@@ -102,12 +105,20 @@ def points(left: Node, right: Node) -> list[dict[str, Fraction]]:
     return found
 
 
+def far_points(left: Node, right: Node) -> list[dict[str, Fraction]]:
+    """A point far to the right of zero and one far to the left, for expressions with kinks: |x - 10| is not 10 - x."""
+    written, near = repr((left, right)), points(left, right)[0]
+    if not near or not any(kink in written for kink in KINKS):
+        return []
+    return [{name: sign * (20 + 40 * value) for name, value in near.items()} for sign in (1, -1)]
+
+
 def same_value(left: Node, right: Node, work: Work) -> bool:
     """Whether two expressions are equal: as numbers, or as functions of their symbols.
 
     Without symbols the values are compared exactly if both are rational, else at 60 and then at 250 digits. With
     symbols they are compared at random points: at positive ones with complex values allowed, at signed ones only where
-    both are real, so that the square root of x squared is |x| and not x.
+    both are real, so that the square root of x squared is |x| and not x; where there are kinks, also far from zero.
 
     Raises:
       TooBig: over the budget.
@@ -123,6 +134,12 @@ def same_value(left: Node, right: Node, work: Work) -> bool:
         judged += agree is not None
     if not judged:
         raise Undecided("no point where both are defined")
+    for point in far_points(left, right):
+        try:
+            if agree_at(left, right, point, work, real_only=True, prove=False) is False:
+                return False
+        except (TooBig, Undecided):  # too far out
+            work.spend(0)  # raises again if it is the work that was too much
     return True
 
 

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Mapping
 from fractions import Fraction
 
-from r1jax.rewards.math.functions import CONSTANTS, FUNCTIONS, integer_root
+from r1jax.rewards.math.functions import CONSTANTS, integer_root, named_function
 from r1jax.rewards.math.nodes import Node
 
 MAX_BITS = 20_000  # of an exact numerator or denominator
@@ -232,7 +232,7 @@ class Evaluation:
         if value == 0 and name in ("ln", "log", "lg", "cot", "csc"):
             raise Undefined(f"{name} of zero")
         try:
-            result = FUNCTIONS[name](self.mp, value)
+            result = named_function(name)(self.mp, value)
         except (ZeroDivisionError, ValueError, TypeError) as error:
             raise Undefined(f"{name} has no value there") from error
         if abs(result) <= self.tiny and abs(value) > self.tiny:

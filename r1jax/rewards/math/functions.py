@@ -1,6 +1,8 @@
 """The constants and functions that expressions may use; `mp` is the mpmath context of a precision."""
 
 import math
+import zlib
+from collections.abc import Callable
 
 CONSTANTS = frozenset({"pi", "e", "i"})
 FUNCTIONS = {
@@ -36,6 +38,16 @@ FUNCTIONS = {
     "arccosh": lambda mp, x: mp.acosh(x),
     "arctanh": lambda mp, x: mp.atanh(x),
 }
+UNKNOWN = "unknown "
+"""Before the name of a function that an answer speaks of without saying what it is, as in f(4 - x)."""
+
+
+def named_function(name: str) -> Callable:
+    """A function of (mp, x); for an unknown one, some function that obeys no law, so that f(2x) is not 2f(x)."""
+    if not name.startswith(UNKNOWN):
+        return FUNCTIONS[name]
+    shift = 1 + zlib.crc32(name.encode()) / (1 << 32)
+    return lambda mp, x: x * mp.sin(x + shift) + shift
 
 
 def integer_root(value: int, degree: int) -> int | None:

@@ -21,6 +21,7 @@ from r1jax.rewards.math.structures import INFINITY, Bracket, Equation, Items, Qu
 from r1jax.rewards.math.units import PERCENT
 
 ASKS_PERCENT = re.compile(r"(?:what|which|how many|by how|find|calculate|express)[^.?!]{0,120}percent", re.IGNORECASE)
+UNIT_IN_LETTERS = re.compile(r"(.*[\d}])\s*([a-zA-Z]{1,2}(?:/[a-zA-Z]{1,2})?)(\^\{?[23]\}?)?\s*\.?", re.DOTALL)
 ARITHMETIC = {"num", "add", "mul", "neg", "div", "mixed", "percent"}
 
 
@@ -100,8 +101,11 @@ def gold_problem(answer: object) -> str | None:
     """What keeps a gold answer from being judged, as far as the cheap tiers can tell."""
     if not isinstance(answer, str | Real) or isinstance(answer, bool):
         return f"the gold answer is {type(answer).__name__}, not text or a number"
-    if isinstance(answer, Real) and not math.isfinite(answer):
-        return "the gold answer is not a finite number"
+    try:
+        if isinstance(answer, Real) and not math.isfinite(answer):
+            return "the gold answer is not a finite number"
+    except OverflowError:  # an integer beyond every float
+        return "the gold answer is too large a number; write it as text"
     return read_gold(gold_text(answer)).problem
 
 
@@ -187,14 +191,18 @@ def compare_cheaply(first: str, second: str, work: Work) -> bool:
 
 
 def answer_readings(answer: str, gold: Structure) -> list[Structure]:
-    """The ways to read an answer: with digit groups apart if the gold has several items; with letters as a unit."""
+    """The ways to read an answer: with digit groups apart if the gold has several items; with letters as a unit.
+
+    A gold without a unit takes 12 m/s, but not 12m, which may be a product.
+    """
     readings = [read_structure(answer)]
     if isinstance(gold, Items | Bracket) and "," in answer:
         readings.append(read_structure(answer, plain_commas=False))
-    if isinstance(gold, Quantity) and len(gold.unit.dimensions) == 1 and not isinstance(readings[0], Quantity):
-        match = re.fullmatch(r"(.*[\d}])\s*([a-zA-Z]{1,2})(\^\{?[23]\}?)?\s*\.?", answer.strip().strip("$"), re.DOTALL)
-        if match:
-            readings.append(read_structure(rf"{match[1]}\text{{ {match[2]}}}{match[3] or ''}"))
+    measured = isinstance(gold, Quantity) and gold.unit.dimensions
+    match = UNIT_IN_LETTERS.fullmatch(answer.strip().strip("$")) if measured or isinstance(gold, Scalar) else None
+    if match and not isinstance(readings[0], Quantity) and (measured or "/" in match[2]):
+        reading = read_structure(rf"{match[1]}\text{{ {match[2]}}}{match[3] or ''}")
+        readings += [reading] if isinstance(reading, Quantity) and not reading.unit.nouns else []
     return readings
 
 

@@ -48,14 +48,17 @@ TOKEN = re.compile(
     r"|text\w{0,6}|math(?:rm|bf|it|sf)|mbox|hbox|emph)(?![a-zA-Z]))"
     r"|(?P<repeating>\d*\.\d*(?:\\(?:overline|bar|dot)\s*\{?\s*\d+\s*\}?|\(\d+\)))"
     r"|(?P<num>\d+(?:\.\d+)?(?:[eE][+-]?\d+(?![\d.a-zA-Z]))?|\.\d+)"
-    r"|(?P<marks>\{,\}|,\\!|\\(?:begin|end)\s*\{[a-zA-Z]+\*?\}|\.{3,})"
+    r"|(?P<marks>\{,\}|,\\!|\\\\\s*\[[\d.]+\s*(?:pt|em|ex|mm|cm)\]|\\(?:begin|end)\s*\{[a-zA-Z]+\*?\}|\.{3,})"
     r"|(?P<command>\\[a-zA-Z]+|\\.)|(?P<letters>[^\W\d_]+)|(?P<char>.)",
     re.DOTALL | re.ASCII,
 )
 TWO_LETTERS = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{2}")
+BOLD = re.compile(r"(?<![^\s:])(?:\*\*)+([^*]+)(?:\*\*)+")  # of Markdown
+UNIT_LETTER = re.compile(r"\s*[mgshlL]\s*")  # upright behind a number, these are units
+SPACE_IN_TEXT = re.compile(r"~|\\[,;:!> ]")
 THREE_DIGITS = re.compile(r"\d{3}(?:\.\d+)?")
 TEXT_PIECE = re.compile(
-    r"(?P<num>\d+(?:\.\d+)?)|(?P<word>[^\W\d_]+(?:[.'-][^\W\d_]+)*)|(?P<space>\s+)|(?P<char>.)", re.DOTALL
+    r"(?P<num>\d+(?:\.\d+)?|\.\d+)|(?P<word>[^\W\d_]+(?:[.'-][^\W\d_]+)*)|(?P<space>\s+)|(?P<char>.)", re.DOTALL
 )
 
 
@@ -65,9 +68,8 @@ def clean(text: str) -> str:
         text = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+", lambda match: f"^{{{match.group().translate(SUPERSCRIPTS)}}}", text)
         text = re.sub("[₀₁₂₃₄₅₆₇₈₉]+", lambda match: f"_{{{match.group().translate(SUBSCRIPTS)}}}", text)
         text = text.translate(SYMBOLS)
-    text = text.replace("{-}", "-").replace("{+}", "+").strip()
-    while len(text) > 4 and text.startswith("**") and text.endswith("**"):
-        text = text[2:-2].strip()
+    text = text.replace("{-}", "-").replace("{+}", "+").replace("{:}", ":").strip()
+    text = BOLD.sub(r"\1", text)
     for opening, closing in (("\\(", "\\)"), ("\\[", "\\]")):
         if text.startswith(opening) and text.endswith(closing):
             text = text[2:-2].strip()
@@ -111,19 +113,27 @@ def read_match(kind: str, match: re.Match, before: list[Token]) -> list[Token]:
     if kind == "degree":
         return [Token("op", "deg")]
     if kind == "marks":
+        if text.startswith("\\\\"):  # the end of a row, with extra space below it
+            return [Token("op", r"\\")]
         return [Token("op", "{,}" if "," in text else "..." if text[0] == "." else re.sub(r"\s", "", text))]
     if kind == "text":
         if match.group("letter"):
             return [Token("name", f"mathbb {match.group('letter')}")]
-        return read_text(match.group("inside"), styled=text.startswith((r"\math", r"\operatorname")))
+        inside = SPACE_IN_TEXT.sub(" ", match.group("inside"))
+        if text.startswith(r"\mathrm") and UNIT_LETTER.fullmatch(inside) and before and closes_number(before[-1]):
+            return [Token("word", inside.strip())]
+        return read_text(inside, styled=text.startswith((r"\math", r"\operatorname")))
     if kind == "letters" or (kind == "char" and text.isalpha()):
-        after_number = (
-            bool(before) and before[-1].kind == "num" or bool(before) and before[-1].text in ("}", "deg", "/")
-        )
+        after_number = bool(before) and (closes_number(before[-1]) or before[-1].text in ("deg", "/"))
         return read_letters(text, after_number=after_number)
     if kind == "command":
         return read_command(text)
     return [Token("op", text)]
+
+
+def closes_number(token: Token) -> bool:
+    """Whether a unit may stand behind a token."""
+    return token.kind == "num" or token.text in ("}", "sq", "cu")
 
 
 def read_text(inside: str, *, styled: bool) -> list[Token]:

@@ -3,6 +3,7 @@
 from fractions import Fraction
 from typing import NamedTuple
 
+from r1jax.rewards.math.functions import UNKNOWN
 from r1jax.rewards.math.latex import Malformed, Token
 
 MAX_DEPTH = 30
@@ -89,15 +90,18 @@ class Parser:
         return found
 
     def expression(self) -> Node:
-        """A sum of terms."""
+        """A sum of terms, or what TeX puts two of them over each other with."""
         self.depth += 1
         if self.depth > MAX_DEPTH:
             raise Malformed("nested too deep")
         terms = [self.signed(self.term)]
         while self.peek().kind == "op" and self.peek().text in ("+", "-"):
             terms.append(self.signed(self.term))
+        node = terms[0] if len(terms) == 1 else Node("add", tuple(terms))
+        for mark, op in (("over", "div"), ("choose", "binom")):  # {n \choose k}
+            node = Node(op, (node, self.expression())) if self.takes(mark) else node
         self.depth -= 1
-        return terms[0] if len(terms) == 1 else Node("add", tuple(terms))
+        return node
 
     def signed(self, operand) -> Node:
         """An operand after any number of signs."""
@@ -218,6 +222,8 @@ class Parser:
             name += "'"
         if self.takes("_"):
             name += "_" + self.subscript()
+        if name.rstrip("'") == "f" and self.peek().kind == "op" and self.peek().text == "(":
+            return Node("fun", (UNKNOWN + name, self.atom()))
         return Node("sym", (name,))
 
     def subscript(self) -> str:

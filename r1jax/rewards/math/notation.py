@@ -32,10 +32,10 @@ OPERATOR_PAIRS = r"""
 \approx ~= \simeq ~= \in in \cup cup \cap cap \setminus setminus \backslash setminus \pm +- \mp -+ \% % \$ $ \{ \{
 \} \} \lbrace \{ \rbrace \} \lvert | \rvert | \vert | \mid | \| || \langle << \rangle >> \colon : \ldots ...
 \dots ... \cdots ... \lfloor floor( \rfloor floor) \lceil ceil( \rceil ceil) \\ \\ \lbrack [ \rbrack ] \land and
-\wedge and \lor or \vee or \_ _ \& and \pounds £ \euro €
+\wedge and \lor or \vee or \over over \choose choose \_ _ \& and \pounds £ \euro €
 """.split()
 OPERATORS = dict(zip(OPERATOR_PAIRS[::2], OPERATOR_PAIRS[1::2], strict=True))
-COMMANDS = {name: "frac" for name in ("frac", "dfrac", "tfrac", "cfrac")} | {"sqrt": "sqrt"}
+COMMANDS = {name: "frac" for name in ("frac", "dfrac", "tfrac", "cfrac", "nicefrac", "sfrac")} | {"sqrt": "sqrt"}
 COMMANDS |= {name: "binom" for name in ("binom", "dbinom", "tbinom")}
 COMMANDS |= {name: "over" for name in ("overline", "bar", "vec", "overrightarrow", "widehat", "hat")}
 NAMES = frozenset(
@@ -46,7 +46,7 @@ NAMES = frozenset(
 SYMBOLIC = frozenset("sum prod int iint oint lim partial det gcd max min sup inf".split())
 """Commands of a computation that is still to be done."""
 UNIT_LETTERS = frozenset(
-    """cm mm km dm nm ft yd mi lb lbs oz kg mg hr hrs min mins sec secs ms mph kph kmh mL ml cc USD usd am pm""".split()
+    """sq cu cm mm km dm nm ft yd mi lb lbs oz kg mg hr hrs min mins sec secs ms mph kph kmh mL ml cc USD usd am pm""".split()
 )
 """Runs of letters that are units behind a number."""
 SHORT_WORDS = frozenset("or and to of is no not per cm mm km kg mg".split())

@@ -26,7 +26,7 @@ def split(tokens: list[Token], marks: set[str]) -> tuple[list[list[Token]], list
 def trim(tokens: list[Token]) -> list[Token]:
     """Tokens without the punctuation around them and the words that only announce an answer."""
     start, end = 0, len(tokens)
-    while end > start and tokens[end - 1].kind == "op" and tokens[end - 1].text in (".", ",", ";", ":", '"'):
+    while end > start and tokens[end - 1].kind == "op" and tokens[end - 1].text in (".", ",", ";", ":", '"', r"\\"):
         end -= 1
     while start < end and (
         (tokens[start].kind == "op" and tokens[start].text in ("~=", "=", ":", '"'))

@@ -59,7 +59,7 @@ def read_numeral(tokens: list[Token]) -> Structure | None:
 def read_ratio(tokens: list[Token]) -> Ratio:
     """Numbers separated by colons, with a.m. or p.m. behind them or without."""
     suffix, end = "", len(tokens)
-    while end and (tokens[end - 1].kind == "word" or tokens[end - 1].text in (".", "AM", "PM")):
+    while end and (tokens[end - 1].kind == "word" or tokens[end - 1].text in (".", "AM", "PM", "a", "p", "m")):
         suffix = tokens[end - 1].text + suffix
         end -= 1
     suffix = suffix.replace(".", "").lower()
@@ -111,6 +111,8 @@ def read_quantity(tokens: list[Token]) -> Structure:
     tail = parser.tokens[parser.place :]
     if marked and tail:
         raise Malformed("something before a percent or degree sign")
+    if marked and currency:
+        raise Malformed("two units of one number")
     if not tail:
         unit = currency or marked
         return Quantity(node, unit) if unit else Scalar(node)
@@ -164,7 +166,8 @@ def with_unit(node: Node, tail: list[Token], currency: Unit | None) -> Structure
         literal = node.op == "num"
         node = Node("num", (node.args[0] * count, "")) if literal else Node("mul", (node, number(str(count))))
     if currency:
-        if unit not in (currency, Unit()):
+        if unit not in (currency, Unit()) and words[0] not in ("/", "per", "each"):
             raise Malformed("a currency sign and another unit")
-        unit = currency
+        rate = unit if words[0] in ("/", "per", "each") else Unit()
+        unit = Unit((*currency.dimensions, *rate.dimensions), currency.scale * rate.scale, rate.nouns)
     return Scalar(node) if unit == Unit() else Quantity(node, unit)

@@ -163,6 +163,9 @@ def read_single(tokens: list[Token], depth: int) -> Structure:
 def read_bracket(tokens: list[Token], depth: int) -> Structure | None:
     """What a pair of brackets holds; None where they only group an expression."""
     left, inside, right = tokens[0].text, tokens[1:-1], tokens[-1].text
+    if left == "{":  # braces of LaTeX, which nobody sees
+        inner = read(inside, depth + 1)
+        return None if isinstance(inner, Scalar) else inner
     parts, marks = split(inside, {",", ";"})
     if left == r"\{":
         if not inside:
@@ -176,7 +179,7 @@ def read_bracket(tokens: list[Token], depth: int) -> Structure | None:
         if len(parts) > MAX_ITEMS or not all(parts):
             raise Malformed("too many or empty items in brackets")
         return Bracket(left, tuple(read_item(part, depth + 1) for part in parts), right)
-    if (left, right) in (("(", ")"), ("[", "]"), ("{", "}")):
+    if (left, right) in (("(", ")"), ("[", "]")):
         inner = read(inside, depth + 1)
         return None if isinstance(inner, Scalar) else inner
     return None

@@ -45,7 +45,11 @@ def verdict(gold: str, answer: str, gold_is_read: Callable[[], None]) -> str:
         left = read(gold)
         symbols = sorted(left.free_symbols, key=str)
         # Whole numbers, since the symbols of sums are mostly counts.
-        points = [{s: sympy.Integer(5 + 3 * place + 7 * i) for i, s in enumerate(symbols)} for place in range(3)]
+        signs = (1, -1, 1) if left.has(sympy.Max, sympy.Min) else (1, 1, 1)
+        points = [
+            {s: sympy.Integer(signs[place] * (5 + 3 * place + 7 * i)) for i, s in enumerate(symbols)}
+            for place in range(3)
+        ]
         points = points if symbols else points[:1]
         golds = [value(left, point) for point in points]
     except Exception:  # whatever the parser or sympy stumbles over

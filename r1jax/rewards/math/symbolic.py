@@ -170,6 +170,7 @@ def stop() -> None:
         if solver.owner == os.getpid():
             solver.kill()
         else:
+            solver.process.poll()  # marks it as ended for this process, which is no parent of it
             solver.close()
 
 

@@ -29,7 +29,8 @@ NOT_UNITS = frozenset(
     possibly probably wrong incorrect false is isn't are was be being either neither nor else otherwise minus plus
     times squared cubed half quarter point over under negative mod modulo divided multiplied to from between through
     up down only any all some none both answer equals equal option choice perhaps depending except without rather
-    instead""".split()
+    instead below factorial doubled tripled halved permille halves thirds fourths fifths sixths sevenths eighths ninths
+    tenths hundredths thousandths millionths""".split()
 )
 """Words that say that a number is not the answer, or not the whole of it."""
 MAX_WORDS = 6
@@ -105,5 +106,6 @@ def read_unit(words: list[str]) -> tuple[int, Unit] | None:
 def conversion(gold: Unit, answer: Unit) -> Fraction | None:
     """What an amount in `answer` must be multiplied by to become one in `gold`; None where they do not compare."""
     if gold.nouns or answer.nouns:
-        return Fraction(1) if gold.nouns & answer.nouns else None
+        shared = gold.nouns & answer.nouns  # one may say more than the other: 7 distinct integers
+        return Fraction(1) if shared and shared in (gold.nouns, answer.nouns) else None
     return answer.scale / gold.scale if gold.dimensions == answer.dimensions else None
