@@ -1,0 +1,1 @@
+"""Judges behind one interface: rules first, then a generative judge, which may be any checkpoint of ours."""
