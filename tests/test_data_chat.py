@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -170,6 +171,22 @@ def test_templates_that_would_mask_wrongly_are_refused(source, end, problem):
     talk = TALK if "drops" in problem else [{**message, "reasoning": None} for message in TALK]
     with pytest.raises(ValueError, match=problem):
         render(talk, jinja_template(source, end=end), ML)
+
+
+def test_a_template_remembers_beginnings_and_nothing_wrong():
+    template = jinja_template(CHAT_ML, end="<|im_end|>")
+    turn = lambda n: {"role": ("user", "assistant")[n % 2], "content": f"turn {n}"}
+    long, changed = [turn(n) for n in range(120)], [turn(n) for n in range(120)]
+    start = time.perf_counter()
+    (document,) = conversation_documents(long, template, ML)
+    assert time.perf_counter() - start < 10  # half a minute where every turn renders every beginning anew
+    assert learned_text(document, ML) == "".join(f"turn {n}<|im_end|>" for n in range(1, 120, 2))
+    changed[0]["content"] = "another beginning"
+    for talk in (changed, long, changed[:7], long[:4]):
+        fresh = jinja_template(CHAT_ML, end="<|im_end|>")
+        assert template(talk) == fresh(talk)
+    changed[2]["content"] = "mended in place"
+    assert "mended in place" in "".join(part.text for part in template(changed))
 
 
 def test_a_missing_template_is_the_users_mistake(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,18 @@ PUBLISHED = {
         },
         {"chosen": {"role": "assistant", "content": "a"}, "rejected": {"role": "assistant", "content": "b"}},
     ),
+    "question_preference": (
+        {"system": "s", "question": "hi", "chosen": "a", "rejected": "b"},
+        {"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "hi"}]},
+    ),
+    "two_conversations": (
+        {"chosen": "\n\nHuman: hi\n\nAssistant: a\n\nmore", "rejected": "\n\nHuman: hi\n\nAssistant: b"},
+        {"messages": [{"role": "user", "content": "hi"}], "chosen": {"role": "assistant", "content": "a\n\nmore"}},
+    ),
+    "prompt_completion": (
+        {"prompt": "hi", "completion": "<think>\nhm\n</think>\n\nyo"},
+        {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yo", "reasoning": "hm"}]},
+    ),
     "alpaca": (
         {"instruction": "add", "input": "1 2", "output": "3"},
         {"messages": [{"role": "user", "content": "add\n1 2"}, {"role": "assistant", "content": "3"}]},
@@ -135,6 +148,14 @@ def test_every_published_form_is_recognised_and_becomes_a_record(form, tmp_path)
             assert (
                 field_fault(form, row | {field.name: {1: 2} if dict not in field.types else True}).kind == "wrong type"
             )
+
+
+def test_a_field_given_twice_among_many_is_found_at_once():
+    row = "{" + "".join(f'"k{n}": 1, ' for n in range(40_000)) + '"k39999": 2}'
+    start = time.perf_counter()
+    with pytest.raises(ValueError, match="'k39999' is given more than once"):
+        parse_json(row.encode())
+    assert time.perf_counter() - start < 5  # a minute where every field is counted
 
 
 def test_a_program_is_shown_one_of_its_tests_and_judged_by_all(tmp_path):
@@ -280,6 +301,8 @@ def test_strict_json_is_json(value):
         ("so $\\fbox{5}$", "5"),
         ("$\\boxed 2$", "2"),
         ("\\boxed{\\text{(A) } \\{1,2\\}}.", "\\text{(A) } \\{1,2\\}"),
+        ("$\\boxed{f = \\left\\{ 1, x > 0 \\right.}$", "f = \\left\\{ 1, x > 0 \\right."),
+        ("\\boxedtext{3}", None),
         ("none", None),
         ("\\boxed{1", None),
         ("\\boxed{}", None),

@@ -77,6 +77,19 @@ def punctuate(text: str) -> str:
     return re.sub(r"(?<=[a-z]) (?=[a-z])", " - ", re.sub(r"[.,?!](?=\s|$)", " ;", text)) + " !!"
 
 
+def change_everything(text: str) -> str:
+    """Another name for every capitalised word, all numbers changed, the sentences but the last in another order."""
+    text = re.sub(r"(?<=[a-z,;'] )[A-Z][a-z]+|^[A-Z][a-z]+", "Zebulon", re.sub(r"\d+", lambda m: f"{m[0]}7", text))
+    *sentences, question = re.split(r"(?<=[.?!]) +", text)
+    return " ".join([*sentences[::-1], question])
+
+
+def look_alike(text: str) -> str:
+    """Cyrillic and Greek letters in place of some that look the same."""
+    return text.translate(str.maketrans("aceopx", "\u0430\u0441\u0435\u03bf\u0440\u0445"))
+
+
+EVERYTHING = "other names, numbers and order"
 MUTATIONS = {
     "upper case": str.upper,
     "swapped case": str.swapcase,
@@ -89,6 +102,8 @@ MUTATIONS = {
     "another name": change_name,
     "another number": change_number,
     "another name and number": lambda text: change_name(change_number(text)),
+    EVERYTHING: change_everything,
+    "look-alike letters": look_alike,
     "in a longer text": embed,
     "all at once": lambda text: embed(dress(latex(change_number(text)).upper())),
 }
@@ -202,6 +217,7 @@ def test_no_items_and_empty_texts():
         ("Ｆｕｌｌ　１２", "full 12"),
         ("Café cafe\u0301", "cafe cafe"),
         ("Straße", "strasse"),
+        ("m\u0430t\u0435 \u043cир 2πr α", "mate \u043cир 2 πr α"),
         ("小明3个", "小 明 3 个"),
         ("한국어 문장", "한국어 문장"),
         ("\\left(\\dfrac{1}{2}\\right) \\text{ cm}", "frac 1 2 cm"),
@@ -244,7 +260,8 @@ def test_planted_near_copies_of_gsm8k_are_found():
     index = BenchmarkIndex(question_items("gsm8k", test))
     clean = [text for text in train if not index.find(text)]
     assert len(train) - len(clean) < 0.005 * len(train)
-    planted = [(number, name) for place, name in enumerate(MUTATIONS) for number in range(place, len(test), 66)]
+    ways = [name for name in MUTATIONS if name != EVERYTHING]
+    planted = [(number, name) for place, name in enumerate(ways) for number in range(place, len(test), 66)]
     assert len(planted) >= 200
     missed = []
     for number, name in planted:
@@ -252,6 +269,8 @@ def test_planted_near_copies_of_gsm8k_are_found():
         if match is None or match.item != f"gsm8k:{number}":
             missed.append((name, test[number], match))
     assert not missed
+    found = [number for number in range(0, len(test), 5) if index.find(MUTATIONS[EVERYTHING](test[number]))]
+    assert len(found) >= 0.9 * len(test) / 5  # a name in every clause leaves too little of some
 
 
 @needs_assets
@@ -260,4 +279,6 @@ def test_every_near_copy_of_every_item_of_gsm8k_is_found():
     test = [json.loads(line)["question"] for line in (Path(ASSETS) / "gsm8k" / "test.jsonl").open()]
     index = BenchmarkIndex(question_items("gsm8k", test))
     missed = [(name, text) for name, change in MUTATIONS.items() for text in test if not index.find(change(text))]
-    assert len(missed) <= 0.0005 * len(test) * len(MUTATIONS), missed
+    easy = [name for name, _ in missed if name != EVERYTHING]
+    assert len(easy) <= 0.0005 * len(test) * (len(MUTATIONS) - 1), missed
+    assert len(missed) - len(easy) <= 0.08 * len(test)

@@ -5,6 +5,7 @@ assistant's, its response, which alone is learned. Every part is tokenised by it
 border: the prompt has the very ids it has when a response is sampled, and the mask is exact.
 """
 
+import copy
 import functools
 import json
 import re
@@ -162,7 +163,7 @@ def jinja_template(source: str, *, end: str, **variables) -> Template:
         ]
         return compiled.render(messages=messages, add_generation_prompt=prompt, **variables)
 
-    return functools.partial(_jinja_parts, text=text, end=end)
+    return functools.partial(_jinja_parts, text=_remembering(text), end=end)
 
 
 def hugging_face_template(folder: str | Path, **variables) -> Template:
@@ -235,6 +236,23 @@ def _r1_response(message: dict, is_last: bool, after_tool: bool, prefill: str) -
     )
     text += f"{CALLS_BEGIN}{spelled}{CALLS_END}" if calls else ""
     return [Part(("" if after_tool else ASSISTANT) + prefill), Part(text + EOS, is_last)]
+
+
+def _remembering(text: Callable[[Sequence[dict], bool], str]) -> Callable[[Sequence[dict], bool], str]:
+    """Renders every beginning of a conversation once, though each of its turns asks for all that went before."""
+    known: dict[tuple[int, bool], tuple[list[dict], str]] = {}
+
+    def remembered(messages: Sequence[dict], prompt: bool) -> str:
+        key, messages = (len(messages), prompt), list(messages)
+        before, rendered = known.get(key, (None, ""))
+        if before != messages:
+            rendered = text(messages, prompt)
+            if before is not None:  # another conversation
+                known.clear()
+            known[key] = copy.deepcopy(messages), rendered
+        return rendered
+
+    return remembered
 
 
 def _refuse(reason: str):

@@ -1,7 +1,8 @@
 """Decontamination: whether a text contains items of a benchmark, or near-copies of them.
 
 DeepSeek-R1 removes training texts that share a run of ten words with an evaluation item (arXiv 2501.12948 v2).
-A copy with another name or number in every sentence breaks most of those runs, so shorter runs are counted too.
+A copy with another name or number in every sentence breaks most of those runs, so shorter runs are counted too, in
+which any number stands for any other.
 """
 
 from collections import Counter, defaultdict
@@ -15,6 +16,8 @@ from r1jax.data.words import WordHashes, gram_hashes, words
 NEAR_RUN = 4  # words of the short runs
 FEWEST_RUNS = 8  # short runs of its own that an item needs to be recognised by their share
 SHORTEST_CONTAINED = 5  # words; shorter items are looked for as whole texts only
+NUMBER = "0"  # in place of every number of a short run
+NUMBER_WORDS = frozenset("one two three four five six seven eight nine ten eleven twelve".split())
 
 
 class Item(NamedTuple):
@@ -36,7 +39,8 @@ class Match(NamedTuple):
     rule: Literal["run", "whole", "near"]
     """A run of words in common; the whole of an item without telling runs; a share of an item's short runs."""
     share: float
-    """Of the item's short runs (of its words, if it is shorter), how many are in the text."""
+    """Of the item's short runs (of its words, if it is shorter), how many are in the text; for "near" whatever their
+    numbers."""
     words: str
     """The first words in common."""
 
@@ -94,9 +98,12 @@ class BenchmarkIndex:
                 known.add((item.benchmark, tuple(sequence)))
                 self.items.append(item)
                 self._words.append(sequence)
-        long, short = self._evidence(run, common), self._evidence(NEAR_RUN, common)
+        self._templates = [_template(sequence) for sequence in self._words]
+        long = self._evidence(self._words, run, common)
+        short = self._evidence(self._templates, NEAR_RUN, common)
         self._long, self._near = _Runs(_pairs(long)), _Runs(_pairs(short))
-        self._own = np.array([len(runs) if len(runs) >= FEWEST_RUNS else 0 for runs in short], np.int64)
+        own = zip(short, self._words, strict=True)
+        self._own = np.array([len(runs) if _tells(len(runs), len(item)) else 0 for runs, item in own], np.int64)
         whole = [
             (number, self._hashes.of(sequence))
             for number, (item, sequence) in enumerate(zip(self.items, self._words, strict=True))
@@ -108,10 +115,10 @@ class BenchmarkIndex:
             (int(gram_hashes(h[:SHORTEST_CONTAINED], SHORTEST_CONTAINED)[0]), n) for n, h in self._whole.items()
         )
 
-    def _evidence(self, size: int, common: int) -> list[list[int]]:
+    def _evidence(self, sequences: list[list[str]], size: int, common: int) -> list[list[int]]:
         """Of every item the runs of words that tell it from others."""
         found, seen = [], defaultdict(Counter)
-        for item, sequence in zip(self.items, self._words, strict=True):
+        for item, sequence in zip(self.items, sequences, strict=True):
             runs = gram_hashes(self._hashes.of(sequence), size).tolist()
             seen[item.benchmark].update(set(runs))
             found.append([h for place, h in enumerate(runs) if _says_something(sequence[place : place + size])])
@@ -129,7 +136,7 @@ class BenchmarkIndex:
         sequence = words(text)
         hashes = self._hashes.of(sequence)
         match = self._find_run(sequence, hashes) or self._find_whole(hashes, question)
-        return match or self._find_near(sequence, hashes)
+        return match or self._find_near(sequence)
 
     def _find_run(self, sequence: list[str], hashes: np.ndarray) -> Match | None:
         places, numbers = self._long.find(gram_hashes(hashes, self.run))
@@ -152,7 +159,8 @@ class BenchmarkIndex:
             return None if item is None else self._match(item, "whole", self._words[item], hashes)
         return None
 
-    def _find_near(self, sequence: list[str], hashes: np.ndarray) -> Match | None:
+    def _find_near(self, sequence: list[str]) -> Match | None:
+        hashes = self._hashes.of(_template(sequence))
         places, numbers = self._near.find(gram_hashes(hashes, NEAR_RUN))
         if len(places) < FEWEST_RUNS * self.near:
             return None
@@ -176,7 +184,8 @@ class BenchmarkIndex:
 
     def _match(self, item: int, rule: str, shared: list[str], hashes: np.ndarray) -> Match:
         size = min(NEAR_RUN, len(self._words[item]))
-        runs = np.unique(gram_hashes(self._hashes.of(self._words[item]), size))
+        own = self._templates[item] if rule == "near" else self._words[item]
+        runs = np.unique(gram_hashes(self._hashes.of(own), size))
         share = float(np.isin(runs, gram_hashes(hashes, size)).mean())
         found = self.items[item]
         return Match(found.benchmark, found.id, found.part, rule, round(share, 3), " ".join(shared))
@@ -184,6 +193,16 @@ class BenchmarkIndex:
 
 def _pairs(evidence: list[list[int]]) -> list[tuple[int, int]]:
     return [(run, item) for item, runs in enumerate(evidence) for run in runs]
+
+
+def _template(sequence: list[str]) -> list[str]:
+    """A sequence of words with one number in place of all."""
+    return [NUMBER if word[0].isdigit() or word in NUMBER_WORDS else word for word in sequence]
+
+
+def _tells(runs: int, words: int) -> bool:
+    """Whether the short runs of an item's own are enough of it to recognise it by: not those of bare arithmetic."""
+    return runs >= FEWEST_RUNS and 2 * runs >= words - NEAR_RUN + 1
 
 
 def _says_something(run: list[str]) -> bool:

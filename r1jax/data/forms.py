@@ -12,8 +12,17 @@ Uniform records are JSON objects with "family" and "id", and by family
 
 from typing import Any
 
-from r1jax.data.messages import alpaca_messages, answer_message, openai_messages, share_gpt_messages
+from r1jax.data.messages import alpaca_messages, openai_messages
 from r1jax.data.schema import LIST, NUMBER, OBJECT, TEXT, Field, Form, type_name
+from r1jax.data.talks import (
+    conversation,
+    preference,
+    prompt_completion,
+    question_preference,
+    share_gpt,
+    two_conversations,
+)
+from r1jax.rewards.answer import boxes
 
 
 def recognise(row: Any) -> Form | None:
@@ -47,12 +56,8 @@ def last_boxed(solution: str) -> str:
     rest = solution[start:].partition("ed" if solution.startswith("\\boxed", start) else "box")[2]
     if rest.startswith(" "):  # \boxed 2, in a few solutions
         return rest.split("$")[0].strip()
-    depth = 0
-    for place, character in enumerate(rest):
-        depth += (character == "{") - (character == "}")
-        if depth <= 0:
-            break
-    answer = rest[1:place].strip() if rest.startswith("{") and depth == 0 else ""
+    found = boxes(solution[start:]) if rest.startswith("{") else []
+    answer = (found[0].text or "").strip() if found else ""
     if not answer:
         raise ValueError("the last \\boxed of the solution is empty or not closed")
     return answer
@@ -114,28 +119,6 @@ def _text_of(value: Any, field: str) -> str:
 
 def _unix(text: str) -> str:
     return text.replace("\r\n", "\n")
-
-
-def _preference(row: dict) -> dict:
-    messages = share_gpt_messages(row["conversations"]) if "conversations" in row else None
-    messages = messages or openai_messages(row["messages"] if "messages" in row else row["prompt"])
-    chosen, rejected = answer_message(row["chosen"]), answer_message(row["rejected"])
-    if chosen == rejected:
-        raise ValueError("'chosen' and 'rejected' are the same")
-    if messages[-1]["role"] == "assistant":
-        raise ValueError("the last message before 'chosen' is by the assistant")
-    return {"messages": messages, "chosen": chosen, "rejected": rejected}
-
-
-def _conversation(messages: list[dict], row: dict) -> dict:
-    if not any(message["role"] == "assistant" for message in messages):
-        raise ValueError("no message is by the assistant")
-    return {"messages": messages} | ({"tools": row["tools"]} if row.get("tools") else {})
-
-
-def _share_gpt(row: dict) -> dict:
-    system = [{"from": "system", "value": row["system"]}] if row.get("system") else []
-    return _conversation(share_gpt_messages(system + row["conversations"]), row)
 
 
 UNIFORM_FIELDS = {
@@ -231,28 +214,46 @@ FORMS = (
         "share_gpt_preference",
         "preference",
         (Field("conversations", LIST), Field("chosen", TEXT + OBJECT), Field("rejected", TEXT + OBJECT)),
-        _preference,
+        preference,
     ),
     Form(
         "preference",
         "preference",
         (Field("prompt", TEXT + LIST), Field("chosen", TEXT + LIST + OBJECT), Field("rejected", TEXT + LIST + OBJECT)),
-        _preference,
+        preference,
+    ),
+    Form(
+        "question_preference",
+        "preference",
+        (_optional("system"), Field("question"), Field("chosen"), Field("rejected")),
+        question_preference,
+    ),
+    Form(
+        "two_conversations",
+        "preference",
+        (Field("chosen", TEXT + LIST), Field("rejected", TEXT + LIST)),
+        two_conversations,
+    ),
+    Form(
+        "prompt_completion",
+        "conversation",
+        (Field("prompt", TEXT + LIST), Field("completion", TEXT + LIST)),
+        prompt_completion,
     ),
     Form(
         "alpaca",
         "conversation",
-        (Field("instruction"), _optional("input"), Field("output"), _optional("system")),
-        lambda row: _conversation(alpaca_messages(row), row),
+        (Field("instruction"), _optional("input"), Field("output"), _optional("system"), _optional("history", list)),
+        lambda row: conversation(alpaca_messages(row), row),
     ),
     Form(
-        "share_gpt", "conversation", (Field("conversations", LIST), _optional("system"), _optional("tools")), _share_gpt
+        "share_gpt", "conversation", (Field("conversations", LIST), _optional("system"), _optional("tools")), share_gpt
     ),
     Form(
         "openai",
         "conversation",
         (Field("messages", LIST), _optional("tools", str, list)),
-        lambda row: _conversation(openai_messages(row["messages"]), row),
+        lambda row: conversation(openai_messages(row["messages"]), row),
     ),
     Form("text", "text", (Field("text"),), lambda row: {"text": row["text"]}),
     UNIFORM,

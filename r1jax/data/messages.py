@@ -5,6 +5,7 @@ A message is {"role": "system" | "user" | "assistant" | "tool", "content": text}
 """
 
 import json
+import re
 from typing import Any
 
 ROLES = ("system", "user", "assistant", "tool")
@@ -35,10 +36,33 @@ def share_gpt_messages(turns: list) -> list[dict]:
 
 
 def alpaca_messages(row: dict) -> list[dict]:
-    """Messages of an Alpaca row: instruction, input (may be missing) and output, in the order they are read."""
+    """Messages of an Alpaca row: system and history (pairs of earlier texts) where given, instruction, input, output.
+
+    Raises:
+      ValueError: the history is no list of pairs of texts.
+    """
     question = "\n".join(part for part in (row["instruction"], row.get("input")) if part)
-    system = [{"role": "system", "content": row["system"]}] if row.get("system") else []
-    return [*system, {"role": "user", "content": question}, {"role": "assistant", "content": row["output"]}]
+    messages = [{"role": "system", "content": row["system"]}] if row.get("system") else []
+    for pair in [*(row.get("history") or ()), [question, row["output"]]]:
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise ValueError("'history' must be a list of pairs: what was asked, what was answered")
+        messages += [{"role": "user", "content": pair[0]}, {"role": "assistant", "content": pair[1]}]
+    return openai_messages(messages)
+
+
+def spoken_messages(text: str) -> list[dict]:
+    """Messages of a conversation in one text, as HH-RLHF writes it: each begins with an empty line and "Human:" or
+    "Assistant:".
+
+    Raises:
+      ValueError: the text does not begin so, or a message is empty.
+    """
+    before, *parts = re.split(r"(?:^|\n\n)(Human|Assistant):", text)
+    if before.strip() or not parts:
+        raise ValueError("a conversation in one text must begin with an empty line and 'Human:'")
+    roles = {"Human": "user", "Assistant": "assistant"}
+    pairs = zip(parts[::2], parts[1::2], strict=True)
+    return openai_messages([{"role": roles[speaker], "content": said.strip()} for speaker, said in pairs])
 
 
 def answer_message(value: str | dict | list) -> dict:

@@ -3,6 +3,7 @@
 import gzip
 import json
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -116,8 +117,8 @@ class _Repeated(ValueError):
 def _object(pairs: list[tuple[str, Any]]) -> dict:
     value = dict(pairs)
     if len(value) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise _Repeated(f"field {next(name for name in names if names.count(name) > 1)!r} is given more than once")
+        repeated, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise _Repeated(f"field {repeated!r} is given more than once")
     return value
 
 

@@ -29,13 +29,19 @@ _ACCENTS = re.compile("[\u0300-\u036f]")
 _DASHES = re.compile("[\u2010-\u2015\u2212]")
 _INVISIBLE = re.compile("[\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufe00-\ufe0f\ufeff]")
 _QUOTES = re.compile("[\u2018-\u201f\u2032\u2033\u02bc\u00ab\u00bb\u3001-\u3011]")
+_LATIN_OR_ALIKE = re.compile("[a-z\u0370-\u04ff]+")
+_ALIKE = str.maketrans(
+    "\u0430\u0435\u043e\u0440\u0441\u0443\u0445\u0456\u0458\u0455\u043a\u043c\u0442\u03bf\u03b1\u03bd\u03c1\u03b9",
+    "aeopcyxijskmtoavpi",
+)  # Cyrillic and Greek letters that look like Latin ones
 
 
 def words(text: str) -> list[str]:
     """The words and numbers of a text, without anything that a copyist changes by accident.
 
     Lower case, compatibility forms resolved (NFKC), accents and invisible characters gone; 1,000 and 1000.0 are 1000;
-    "don't" is one word; scripts written without spaces give a word a character; punctuation and operators are dropped.
+    "don't" is one word; a Cyrillic or Greek letter within a Latin word is the Latin one it looks like; scripts written
+    without spaces give a word a character; punctuation and operators are dropped.
     """
     text = _plain(text)
     return (_ASCII_WORD if text.isascii() else _WORD).findall(text)
@@ -81,11 +87,16 @@ def _without_zeros(match: re.Match) -> str:
     return f".{match[1]}" if match[1] else ""
 
 
+def _in_latin(match: re.Match) -> str:
+    word = match[0]
+    return word if word.isascii() or not re.search("[a-z]", word) else word.translate(_ALIKE)
+
+
 def _plain(text: str) -> str:
     if not text.isascii():
         text = unicodedata.normalize("NFKD", _INVISIBLE.sub("", text).casefold())
         text = unicodedata.normalize("NFC", _ACCENTS.sub("", text)).casefold()
-        text = _QUOTES.sub("", _DASHES.sub("-", text))
+        text = _LATIN_OR_ALIKE.sub(_in_latin, _QUOTES.sub("", _DASHES.sub("-", text)))
     text = text.lower().replace("'", "")
     if _NUMBER_PART.search(text):
         text = _FINAL_ZEROS.sub(_without_zeros, _IN_NUMBER.sub("", text))

@@ -68,10 +68,18 @@ def field(record: dict, name: str, kind: type | tuple[type, ...]) -> Any:
         raise BrokenRecord(f"field {name!r} is missing; expected {expected}")
     value = record[name]
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-        raise BrokenRecord(f"field {name!r} holds {type(value).__name__} {str(value)[:40]!r}; expected {expected}")
+        raise BrokenRecord(f"field {name!r} holds {type(value).__name__} {shown(value)!r}; expected {expected}")
     if value == [] or (isinstance(value, str) and name != "prefill" and not value.strip()):
         raise BrokenRecord(f"field {name!r} is empty")
     return value
+
+
+def shown(value: Any, length: int = 40) -> str:
+    """The beginning of a value as text, for messages; of one that Python will not write out, its type."""
+    try:
+        return str(value)[:length]
+    except (ValueError, RecursionError):  # an integer of more than 4300 digits, a list nested very deeply
+        return f"a {type(value).__name__} of extreme size"
 
 
 def right_answer(record: dict, read: Reader[Answer]) -> Answer:
@@ -80,7 +88,10 @@ def right_answer(record: dict, read: Reader[Answer]) -> Answer:
     Raises:
       BrokenRecord: the field is missing or is not an answer of the reader's form.
     """
-    text = str(field(record, "answer", (str, int)))
+    answer = field(record, "answer", (str, int))
+    if isinstance(answer, int) and abs(answer) >= 10**MAX_NUMBER_LENGTH:
+        raise BrokenRecord(f"field 'answer' holds more than {MAX_NUMBER_LENGTH} digits")
+    text = str(answer)
     right = read(text) if len(text) <= MAX_LENGTH else None
     if right is None:
         raise BrokenRecord(f"field 'answer' holds {text[:80]!r}, which is not an answer of the form asked for")

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from r1jax.rewards.judgement import Judgement
-from r1jax.tasks.answers import BrokenRecord, field, judge_answer, plain, read_items, read_number, right_answer
+from r1jax.tasks.answers import BrokenRecord, field, judge_answer, plain, read_items, read_number, right_answer, shown
 from r1jax.tasks.levels import at_level
 
 UNKNOWNS = ("x", "y", "z")
@@ -99,7 +99,7 @@ def determinant(matrix: list[list[int]]) -> int:
 def _prepare(record: dict):
     names = field(record, "unknowns", list)
     if not all(isinstance(name, str) and name.isalpha() for name in names) or len(set(names)) < len(names):
-        raise BrokenRecord(f"field 'unknowns' holds {str(names)[:80]}; expected different names of letters")
+        raise BrokenRecord(f"field 'unknowns' holds {shown(names, 80)}; expected different names of letters")
     read = lambda text: read_values(text, names)
     return right_answer(record, read), read
 

@@ -11,6 +11,7 @@ import numpy as np
 from r1jax.rewards.judgement import Judgement
 from r1jax.tasks.answers import (
     BrokenRecord,
+    Reader,
     field,
     judge_answer,
     plain,
@@ -87,6 +88,8 @@ DATASETS = {
 def draw(dataset: str, level: int, rng: np.random.Generator) -> dict:
     """A problem of a data set, with the difficulty of its own curriculum; a curriculum with fewer levels ends earlier.
 
+    Problems whose answer is no text of the data set's form, such as an empty string, are drawn again.
+
     Args:
       dataset: one of DATASETS.
       level: from 1 to 5.
@@ -106,10 +109,17 @@ def draw(dataset: str, level: int, rng: np.random.Generator) -> dict:
         raise RuntimeError(INSTALL) from error
     curriculum = create_curriculum(dataset)
     curriculum.set_global_level(level - 1)
-    settings = vars(curriculum.generate_configuration({"seed": int(rng.integers(2**31)), "size": 1}))
-    problem = create_dataset(dataset, **settings)[0]
+    problem = None
+    while problem is None or not _is_readable(problem["answer"], READERS[DATASETS[dataset]]):
+        settings = vars(curriculum.generate_configuration({"seed": int(rng.integers(2**31)), "size": 1}))
+        problem = create_dataset(dataset, **settings)[0]
     record = {"family": f"{NAME}:{dataset}", "level": level, "question": problem["question"].strip()}
     return record | {"form": DATASETS[dataset], "answer": problem["answer"]}
+
+
+def _is_readable(answer: str, read: Reader) -> bool:
+    """Whether an answer can be written down and read again; a string_manipulation may leave nothing of its string."""
+    return bool(answer.strip()) and read(answer) is not None
 
 
 def judge(record: dict, completion: str) -> Judgement:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from r1jax.rewards.judgement import Judgement
-from r1jax.tasks.answers import BrokenRecord, field, judge_answer, plain
+from r1jax.tasks.answers import BrokenRecord, field, judge_answer, plain, shown
 from r1jax.tasks.levels import at_level
 
 NAMES = (
@@ -137,10 +137,10 @@ def _prepare(record: dict):
     if not all(isinstance(name, str) and name for name in names) or len({str(n).casefold() for n in names}) < len(
         names
     ):
-        raise BrokenRecord(f"field 'names' holds {str(names)[:80]}; expected different names")
+        raise BrokenRecord(f"field 'names' holds {shown(names, 80)}; expected different names")
     if len(solution) != len(names) or not all(isinstance(value, bool) for value in solution):
         raise BrokenRecord(
-            f"field 'solution' holds {str(solution)[:80]}; expected true or false for {len(names)} names"
+            f"field 'solution' holds {shown(solution, 80)}; expected true or false for {len(names)} names"
         )
     return tuple(solution), lambda text: read_roles(text, names)
 

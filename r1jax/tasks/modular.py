@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from r1jax.rewards.judgement import Judgement
-from r1jax.tasks.answers import BrokenRecord, field, judge_answer, plain, read_number, right_answer
+from r1jax.tasks.answers import BrokenRecord, field, judge_answer, plain, read_number, right_answer, shown
 from r1jax.tasks.levels import at_level
 
 
@@ -68,7 +68,7 @@ def read_residue(text: str, modulus: int) -> int | None:
 def _prepare(record: dict):
     modulus = field(record, "modulus", int)
     if modulus < 2:
-        raise BrokenRecord(f"field 'modulus' holds {modulus}; expected a whole number from 2")
+        raise BrokenRecord(f"field 'modulus' holds {shown(modulus)}; expected a whole number from 2")
     read = lambda text: read_residue(text, modulus)
     return right_answer(record, read), read
 
