@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from r1jax.rewards.code import extract_code
@@ -35,6 +35,7 @@ FOUND = {
     "after the reasoning": ("<think>\n```python\nx = 1\n```\n</think>\n```python\nx = 2\n```", "x = 2\n"),
     "in an answer block": ("<think> a </think> <answer>\n```python\nx = 1\n```\n</answer>", "x = 1\n"),
     "answer tags on the fence lines": ("<think> a </think>\n<answer>```python\nx = 1\n```</answer>", "x = 1\n"),
+    "answer tags after a space": ("<think> a </think> <answer> ```python\nx = 1\n``` </answer>", "x = 1\n"),
     "answer tags in the program": ("```python\nx = '<answer>'\n```", "x = '<answer>'\n"),
 }  # fmt: skip
 
@@ -86,6 +87,7 @@ def test_extraction_takes_any_text_and_invents_nothing(text):
 @settings(deadline=None, max_examples=200)
 @given(st.text(alphabet=st.characters(exclude_characters="\r", codec="utf-8")), st.sampled_from("`~"))
 def test_any_program_survives_a_fence_that_is_long_enough(code, mark):
+    assume("think>" not in code)  # the reasoning is read off the whole text, before there are blocks
     fence = mark * 100
     expected = code + "\n" if code.strip() else None
     assert extract_code(f"Here:\n{fence}python\n{code}\n{fence}\n").code == expected

@@ -88,6 +88,26 @@ def test_a_checker_decides_where_many_outputs_are_right():
     assert slow.outcome == "error" and "checker" in slow.reason
 
 
+def test_long_outputs_are_compared_too():
+    lines = "".join(f"{n}\n" for n in range(250_000))
+    tests = [{"stdin": "", "stdout": lines}]
+    assert judge("for n in range(250_000): print(n, end='  \\n')", tests).outcome == "correct"
+    flood = judge("while True: print()", tests)
+    assert flood.outcome == "wrong" and "output limit" in flood.reason
+    checker = "raise SystemExit(len(open('output.txt').read().split()) != 250_000)"
+    assert judge("for n in range(250_000): print(n)", [{"stdin": ""}], checker=checker).outcome == "correct"
+
+
+def test_an_answer_too_long_to_be_right_is_not_parsed(monkeypatch):
+    from r1jax.rewards.code import literal_tests
+
+    parse, longest = json.loads, []
+    monkeypatch.setattr(literal_tests.json, "loads", lambda line: longest.append(len(line)) or parse(line))
+    judged = [judge(f"def f(): return {value}", ["assert f() == 1e308"]) for value in ("[[]] * 10**5", "10**308")]
+    assert [found.outcome for found in judged] == ["wrong", "correct" if 10**308 == 1e308 else "wrong"]
+    assert longest and max(longest) < 10_000
+
+
 def test_a_tolerance_may_be_given():
     tests = [{"stdin": "", "stdout": "0.3333333\n"}]
     assert judge("print(1 / 3)", tests).outcome == "wrong"
@@ -157,6 +177,16 @@ def f(): return Decimal(1) / 4
         {},
     ),
     "a function as argument": ("def f(g, x): return g(g(x))", ["assert f(lambda v: v * 3, 2) == 18"], {}),
+    "functions from a function as argument": (
+        "def f(make): return make(2)(3)",
+        ["assert f(lambda a: lambda b: a * b) == 6"],
+        {},
+    ),
+    "a class as argument": (
+        "def f(kind, x): return kind(x)",
+        ["from collections import Counter\nassert f(Counter, 'aab') == {'a': 2, 'b': 1}"],
+        {},
+    ),
     "a function as result": ("def f(n): return lambda x: x + n", ["assert f(2)(3) == 5"], {}),
     "an endless generator": ("""
 def f():

@@ -14,6 +14,7 @@ from pathlib import Path
 import pool_judges
 import pytest
 
+from r1jax.rewards import handle
 from r1jax.rewards.pool import PoolError, RewardPool
 from r1jax.rewards.verdict import judge_inline
 from r1jax.rewards.worker import descendants
@@ -161,8 +162,9 @@ def test_killed_while_idle(mark):
                 os.kill(process, signal.SIGKILL)
 
 
-def test_stopped_worker_costs_its_calls_no_more_than_the_deadline(mark):
+def test_stopped_worker_costs_its_calls_no_more_than_the_deadline(mark, monkeypatch):
     """A worker that does not even read is replaced, and what it was sent is judged elsewhere or is a timeout."""
+    monkeypatch.setattr(handle, "GRACE_SECONDS", 1.0)  # for the keeper, which is stopped too
     with RewardPool(BOTH, workers=1, timeout=2) as pool:
         for process in descendants(os.getpid()):
             os.kill(process, signal.SIGSTOP)

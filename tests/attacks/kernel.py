@@ -191,8 +191,45 @@ def change_the_personality():
 
 
 def watch_the_file_system():
-    """fanotify sees every access of the host."""
+    """fanotify sees every access of the host; inotify and F_NOTIFY those in the folders that are in view."""
+    import fcntl
+    import os
+
     escaped_unless_failed(300, 262, 0, 0)
+    escaped_unless_failed(294, 26, 0)
+    libraries = os.open(os.path.dirname(os.__file__), os.O_RDONLY)
+    escaped_unless_refused(lambda: fcntl.fcntl(libraries, fcntl.F_NOTIFY, fcntl.DN_ACCESS))
+
+
+def hold_up_writers_of_the_host():
+    """A lease on a file that is in view: who opens it to write has to wait."""
+    import fcntl
+    import os
+    import sys
+
+    for path in (os.__file__, sys.executable):
+        escaped_unless_refused(lambda path=path: fcntl.fcntl(os.open(path, os.O_RDONLY), fcntl.F_SETLEASE, 0))
+
+
+def flag_the_files_of_the_host():
+    """ioctl changes attributes of files that are open for reading, and Landlock does not see it."""
+    import fcntl
+    import os
+    import struct
+    import sys
+
+    for path in (os.__file__, sys.executable):
+        file = os.open(path, os.O_RDONLY)
+        for request, size in ((0x40086602, 8), (0x401C5820, 28)):  # FS_IOC_SETFLAGS, FS_IOC_FSSETXATTR
+            escaped_unless_refused(lambda: fcntl.ioctl(file, request, struct.pack(f"{size}x")))
+
+
+def flush_the_disks_of_the_host():
+    """sync and syncfs, of all that the host has written."""
+    import os
+
+    escaped_unless_failed(162, 81)
+    escaped_unless_failed(306, 267, os.open(os.__file__, os.O_RDONLY))
 
 
 def compare_and_advise_other_processes():

@@ -227,6 +227,8 @@ def slow_a_process_of_the_host():
     escaped_unless_refused(lambda: os.sched_setaffinity(VICTIM, {0}))
     escaped_unless_refused(lambda: os.sched_setscheduler(VICTIM, os.SCHED_IDLE, os.sched_param(0)))
     escaped_unless_failed(251, 30, 1, VICTIM, 3 << 13)
+    escaped_unless_refused(lambda: os.setpriority(os.PRIO_USER, 0, 19))  # all processes of the user
+    escaped_unless_failed(251, 30, 3, 0, 3 << 13)
     limit = ctypes.create_string_buffer(bytes(16))
     for process in (VICTIM, os.getppid()):
         escaped_unless_failed(302, 261, process, resource.RLIMIT_NOFILE, limit, None)

@@ -31,6 +31,7 @@ from r1jax.rewards.code.problem import Problem, TestResult
 from r1jax.rewards.sandbox import Conversation, open_python
 
 MAX_LINE_SHOWN = 200
+MAX_GROWTH = 100  # bytes of an answer for each of the test's, such as 10**308 for 1e308
 TALK_BYTES = 16 << 20  # of each side, in the whole conversation
 
 
@@ -182,7 +183,8 @@ def run_literal(solution: Conversation, source: str, test: LiteralTest, problem:
     """
     say(solution, test.request)
     line = hear(solution, deadline(problem))
-    if answer_equals(line, test.expected):
+    too_long = len(line) > MAX_GROWTH * len(source)  # to be equal; parsed it would fill the judge's own memory
+    if not too_long and answer_equals(line, test.expected):
         return TestResult(True)
     return TestResult(False, f"{shorten(source)}: found {line[:MAX_LINE_SHOWN].decode(errors='replace')}")
 

@@ -107,10 +107,9 @@ def take_next(iterator):
         return True, None
 
 
-CALL = {"call": lambda function, args, kwargs: function(*args, **kwargs)}
-OPERATIONS = CALL | {
-    "get": getattr, "set": setattr, "iter": iter, "next": take_next, "item": operator.getitem,
-    "put": operator.setitem, "len": len, "str": str, "repr": repr,
+OPERATIONS = {
+    "call": lambda function, args, kwargs: function(*args, **kwargs), "get": getattr, "set": setattr, "iter": iter,
+    "next": take_next, "item": operator.getitem, "put": operator.setitem, "len": len, "str": str, "repr": repr,
 }  # fmt: skip
 OPERATIONS |= {name: getattr(operator, name) for name in PAIR_OPERATORS}
 
@@ -202,6 +201,12 @@ class Wire:
             self.given.append(value)
         return self.places[id(value)]
 
+    def call_given(self, function, args, kwargs):
+        """Call what the other end was given, and nothing that it names: with `type` it would build lying classes."""
+        if id(function) not in self.places:
+            raise NotData("only functions that were given may be called")
+        return function(*args, **kwargs)
+
     def decode(self, data):
         """The value that `encode` turned into JSON, built from Python's own types."""
         if not isinstance(data, list):
@@ -290,7 +295,8 @@ def run_solution(timeout):
 
 def run_tests(_):
     """Run the pieces of test code that are asked for, one a line, in one namespace, and say how each ended."""
-    wire = open_wire(CALL, callable)
+    wire = open_wire({}, callable)
+    wire.operations = {"call": wire.call_given}
     space, known = {"__name__": "tests"}, {}
     while True:
         names, entry_point, source = wire.receive()

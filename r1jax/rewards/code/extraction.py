@@ -77,7 +77,9 @@ def read_blocks(text: str) -> tuple[list[tuple[str, str]], bool]:
 
 def read_fence(line: str) -> Fence | None:
     """The fence that a line is, or None; an answer tag around it does not count."""
-    line = line.removeprefix("<answer>").rstrip().removesuffix("</answer>")
+    before, tag, after = line.partition("<answer>")
+    line = after if tag and not before.strip() else line
+    line = line.rstrip().removesuffix("</answer>")
     rest = line.lstrip(" \t")
     mark = rest[:1]
     if not mark or mark not in FENCES:

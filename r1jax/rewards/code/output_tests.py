@@ -1,11 +1,15 @@
 """Tests that give a program an input and look at what it prints; every run is a sandbox of its own."""
 
+import dataclasses
 import time
 from collections.abc import Iterator
 
 from r1jax.rewards.code.output import first_difference, same_output, shorten
 from r1jax.rewards.code.problem import OutputTest, Problem, TestResult
 from r1jax.rewards.sandbox import Limits, Run, run_python
+
+MIN_OUTPUT_BYTES = 1 << 20
+CHECKED_OUTPUT_BYTES = 16 << 20  # where only a checker knows how much is right
 
 LIMITS = {"timeout": "time limit", "cpu": "time limit", "memory": "memory limit", "output": "output limit"}
 
@@ -40,9 +44,18 @@ def run_output_tests(problem: Problem, code: str) -> Iterator[TestResult]:
         if time.monotonic() > end:
             yield TestResult(False, "not run: too slow in the tests before")
             continue
-        run = run_python(code, stdin=test.stdin.encode(), **sandbox_options(problem))
+        options = sandbox_options(problem)
+        options["limits"] = dataclasses.replace(options["limits"], output_bytes=output_bytes(problem, test))
+        run = run_python(code, stdin=test.stdin.encode(), **options)
         failure = run_failure(run)
         yield TestResult(False, failure) if failure else judge_output(problem, test, run.stdout)
+
+
+def output_bytes(problem: Problem, test: OutputTest) -> int:
+    """How much a program may print: enough for the right output with white space that does not count."""
+    if problem.checker is not None:
+        return CHECKED_OUTPUT_BYTES
+    return max(MIN_OUTPUT_BYTES, 2 * len(test.stdout.encode()))
 
 
 def run_failure(run: Run) -> str | None:

@@ -42,6 +42,7 @@ def main(order: dict, control: int) -> None:
         if order["level"] in ("bubblewrap", "namespaces"):
             if order["level"] == "namespaces":
                 enter_namespaces(order, control)
+            call(LIBC.sethostname(b"sandbox", 7), "sethostname")
             prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # of the process outside that started the namespaces
         if order["level"] != "none":
             prctl(PR_SET_DUMPABLE, 0)

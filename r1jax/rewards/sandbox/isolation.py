@@ -130,7 +130,10 @@ def find_leak(isolation: Isolation) -> str:
         values = {"CANARY": canary.name, "MOST": PROBE_LIMITS.processes}
         values["OUTSIDE"] = 0 if isolation.in_namespaces else os.getpid()
         source = "".join(f"{name} = {value!r}\n" for name, value in values.items()) + inspect.getsource(_report_leaks)
-        run = run_python(source + "_report_leaks()\n", limits=PROBE_LIMITS, isolation=isolation)
+        try:
+            run = run_python(source + "_report_leaks()\n", limits=PROBE_LIMITS, isolation=isolation)
+        except OSError as error:  # such as root of a user namespace that has no other user
+            return str(error)
     if run.status != "ok":
         return run.detail or run.stderr.decode(errors="replace").strip()[-300:] or run.status
     leaks = run.stdout.decode(errors="replace").strip()

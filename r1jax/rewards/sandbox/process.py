@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 from r1jax.rewards.sandbox.limits import Limits, Run, Status
-from r1jax.rewards.sandbox.tree import usage_below
+from r1jax.rewards.sandbox.tree import Seen, usage_below
 
 CHUNK = 1 << 16
 LOOK_SECONDS = 0.05  # between looks at what the tree uses; most runs are over before the first
@@ -40,6 +40,7 @@ class Process:
         self._input, self._input_ends = bytearray(), False
         self._limits, self._depth, self._began = limits, depth, time.monotonic()
         self._deadline, self._next_look = self._began + LAUNCH_SECONDS, self._began + LOOK_SECONDS
+        self._seen: Seen = {}
         self._stopped: tuple[Status, str] | None = None
         self._run: Run | None = None
         self._process: subprocess.Popen | None = None
@@ -133,7 +134,7 @@ class Process:
 
     def _look(self, now: float) -> None:
         """Stop a tree that uses too much; the kernel's own limits are for single processes."""
-        used, limits = usage_below(self._process.pid, self._depth), self._limits
+        used, limits = usage_below(self._process.pid, self._depth, self._seen), self._limits
         if used.resident_bytes > limits.memory_bytes:
             self._stop("memory", f"used {used.resident_bytes >> 20} MiB, {limits.memory_bytes >> 20} are allowed")
         elif used.cpu_seconds > limits.cpu_seconds:

@@ -13,7 +13,7 @@ NUMBERS: dict[str, tuple[int | None, int | None]] = {
     "chroot": (161, 51), "clock_adjtime": (305, 266), "clock_settime": (227, 112), "clone": (56, 220),
     "clone3": (435, 435), "connect": (42, 203), "create_module": (174, None), "delete_module": (176, 106),
     "fanotify_init": (300, 262), "fanotify_mark": (301, 263), "fchmod": (91, 52), "fchmodat": (268, 53),
-    "fchmodat2": (452, 452), "fchown": (93, 55), "fchownat": (260, 54), "file_setattr": (469, 469),
+    "fchmodat2": (452, 452), "fchown": (93, 55), "fchownat": (260, 54), "fcntl": (72, 25), "file_setattr": (469, 469),
     "finit_module": (313, 273), "fork": (57, None), "fremovexattr": (199, 16), "fsconfig": (431, 431),
     "fsetxattr": (190, 7), "fsmount": (432, 432), "fsopen": (430, 430), "fspick": (433, 433),
     "futimesat": (261, None), "init_module": (175, 105), "inotify_init": (253, None), "inotify_init1": (294, 26),
@@ -37,7 +37,8 @@ NUMBERS: dict[str, tuple[int | None, int | None]] = {
     "setdomainname": (171, 162), "sethostname": (170, 161), "setns": (308, 268), "setpriority": (141, 140),
     "setrlimit": (160, 164), "settimeofday": (164, 170), "setxattr": (188, 5), "setxattrat": (463, 463),
     "shmat": (30, 196), "shmctl": (31, 195), "shmget": (29, 194), "socket": (41, 198), "socketpair": (53, 199),
-    "statmount": (457, 457), "swapoff": (168, 225), "swapon": (167, 224), "sysfs": (139, None), "syslog": (103, 116),
+    "statmount": (457, 457), "swapoff": (168, 225), "swapon": (167, 224), "sync": (162, 81), "syncfs": (306, 267),
+    "sysfs": (139, None), "syslog": (103, 116),
     "umount2": (166, 39), "unshare": (272, 97), "uselib": (134, None), "userfaultfd": (323, 282),
     "ustat": (136, None), "utime": (132, None), "utimensat": (280, 88), "utimes": (235, None), "vfork": (58, None),
     "vhangup": (153, 58),
@@ -50,15 +51,19 @@ ON_OTHERS |= {"setpriority": 1, "ioprio_set": 1}
 # Refused where the host's file system is in view and only Landlock guards it, because Landlock does not see them.
 METADATA = set(
     "chmod fchmod fchmodat fchmodat2 chown fchown fchownat lchown utime utimes utimensat futimesat removexattr "
-    "lremovexattr fremovexattr removexattrat file_setattr inotify_init inotify_init1".split()
+    "lremovexattr fremovexattr removexattrat file_setattr".split()
 )
 PROCESSES = {"fork", "vfork"}  # besides clone without CLONE_THREAD
 
 NEW_NAMESPACE = 0x7E020000  # all CLONE_NEW* that fit into the flags of clone
 CLONE_THREAD = 0x00010000
 AF_UNIX, SOCK_STREAM, SOCK_TYPES = 1, 1, 0xF
+TERMINALS = 0x5400  # ioctl's requests for terminals, pipes and descriptors; others change files or drive devices
 TIOCSTI, TIOCLINUX = 0x5412, 0x541C  # put words into a terminal's mouth
+F_SETLEASE, F_NOTIFY = 1024, 1026  # hold up those who write the host's files, and watch them
+PRIO_USER, IOPRIO_WHO_USER = 2, 3  # all processes of the user, the host's too
 PR_SET_PDEATHSIG, RLIMIT_CORE = 1, 4
+FIRST_UNKNOWN = 470  # younger calls than this file do not exist inside
 FIRST_OTHER_TABLE = 0x40000000  # the x32 calls of x86
 
 ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
@@ -80,8 +85,13 @@ class Condition(NamedTuple):
 def conditions(processes: bool) -> list[Condition]:
     """The calls that are refused for some arguments only."""
     refused = [
+        Condition("ioctl", 1, 0xFFFFFF00, TERMINALS, False),
         Condition("ioctl", 1, 0xFFFFFFFF, TIOCSTI, True),
         Condition("ioctl", 1, 0xFFFFFFFF, TIOCLINUX, True),
+        Condition("fcntl", 1, 0xFFFFFFFF, F_SETLEASE, True),
+        Condition("fcntl", 1, 0xFFFFFFFF, F_NOTIFY, True),
+        Condition("setpriority", 0, 0xFFFFFFFF, PRIO_USER, True),
+        Condition("ioprio_set", 0, 0xFFFFFFFF, IOPRIO_WHO_USER, True),
         Condition("prctl", 0, 0xFFFFFFFF, PR_SET_PDEATHSIG, True),
         Condition("prlimit64", 1, 0xFFFFFFFF, RLIMIT_CORE, True),  # 0 lets the kernel start the host's core handler
         Condition("setrlimit", 0, 0xFFFFFFFF, RLIMIT_CORE, True),
@@ -101,11 +111,11 @@ def is_supported() -> bool:
 
 @functools.cache
 def filter_program(*, processes: bool = True, metadata: bool = True) -> bytes:
-    """The filter as an array of struct sock_filter (seccomp(2)): refused calls fail with EPERM, the others pass.
+    """The filter as an array of struct sock_filter (seccomp(2)): refused calls fail with EPERM, the known others pass.
 
     Args:
       processes: whether new processes are allowed; threads always are.
-      metadata: whether modes, owners, times and attributes of files may be changed, and files be watched.
+      metadata: whether modes, owners, times and attributes of files may be changed.
 
     Raises:
       KeyError: the architecture is not supported.
@@ -118,6 +128,7 @@ def filter_program(*, processes: bool = True, metadata: bool = True) -> bytes:
     numbers = sorted(number for call in always if (number := NUMBERS[call][column]) is not None)
     program = [(LOAD, 0, 0, ARCHITECTURE_AT), (IF_EQUAL, 1, 0, architecture), (ANSWER, 0, 0, KILL)]
     program += [(LOAD, 0, 0, NUMBER_AT), (IF_AT_LEAST, 0, 1, FIRST_OTHER_TABLE), (ANSWER, 0, 0, KILL)]
+    program += [(IF_AT_LEAST, 0, 1, FIRST_UNKNOWN), (ANSWER, 0, 0, unknown)]
     for number in numbers:
         program += [(IF_EQUAL, 0, 1, number), (ANSWER, 0, 0, refuse)]
     # The C library answers ENOSYS by using clone, whose flags a filter can see.

@@ -17,10 +17,21 @@ class Usage(NamedTuple):
     """Memory that several share counts for each."""
 
 
-def usage_below(process: int, depth: int) -> Usage:
+Seen = dict[tuple[int, int], float]
+"""Processor time of single processes, by id and time of start."""
+
+
+def usage_below(process: int, depth: int, seen: Seen) -> Usage:
     """What the processes `depth` generations below a process, and all below those, use.
 
-    The time of those that have ended is counted too. Zero where the kernel does not tell (it lacks PROC_CHILDREN).
+    The time of those that have ended is counted too. The kernel forgets it where a parent ignores SIGCHLD; so there is
+    a second count, of what each process had used when it was last seen, and the larger one holds. Zero where the
+    kernel does not tell (it lacks PROC_CHILDREN).
+
+    Args:
+      process: where to begin.
+      depth: generations.
+      seen: the second count; empty at the first look at a tree.
     """
     level = [process]
     for generation in range(depth):
@@ -30,9 +41,10 @@ def usage_below(process: int, depth: int) -> Usage:
     while level:
         current = level.pop()
         more = _read(current)
+        seen[current, more[4]] = more[1]
         tasks, cpu_seconds, resident = tasks + more[0], cpu_seconds + more[1] + more[3], resident + more[2]
         level += _children(current)
-    return Usage(tasks, cpu_seconds, resident)
+    return Usage(tasks, max(cpu_seconds, sum(seen.values())), resident)
 
 
 def _children(process: int) -> list[int]:
@@ -46,13 +58,13 @@ def _children(process: int) -> list[int]:
     return found
 
 
-def _read(process: int) -> tuple[int, float, int, float]:
-    """Threads, seconds of processor time, resident bytes, and seconds of its children that have ended."""
+def _read(process: int) -> tuple[int, float, int, float, int]:
+    """Threads, seconds of processor time, resident bytes, seconds of its children that have ended, time of start."""
     try:
         with open(f"/proc/{process}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
     except OSError:
-        return 0, 0.0, 0, 0.0
+        return 0, 0.0, 0, 0.0, 0
     user, system, children_user, children_system = map(int, fields[11:15])
     own, ended = (user + system) / TICKS, (children_user + children_system) / TICKS
-    return int(fields[17]), own, int(fields[21]) * PAGE, ended
+    return int(fields[17]), own, int(fields[21]) * PAGE, ended, int(fields[19])
