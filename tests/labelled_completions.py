@@ -165,6 +165,31 @@ MATTER = [
         "- First, **check** the base case.\n- Then assume it holds for k.\n1. Prove the next one.",
     ),
 ]
+TERSE = [
+    good("fr, telegraphic", "fr", ALL, "Posons y=x+1. Discriminant positif, racines réelles."),
+    good("fr, nothing but verbs", "fr", ALL, "On développe, on réduit, on factorise."),
+    good("fr, nothing but verbs, en asked", "en", NONE, "On développe, on réduit, on factorise."),
+    good("fr, base case, en asked", "en", NONE, "Récurrence immédiate. Initialisation vérifiée."),
+    good("fr, base case", "fr", ALL, "Récurrence immédiate. Initialisation vérifiée."),
+    good("de, telegraphic", "de", ALL, "Sei x reell. Setze f(x)=x^2. Annahme: n ungerade. Widerspruch."),
+    good("de, parity, en asked", "en", NONE, "Sei n gerade. Dann n^2 gerade. Kongruenz modulo 7: Rest 3."),
+    good("es, telegraphic", "es", ALL, "Sea n par. Luego n^2 par. Hipótesis: n impar. Absurdo."),
+    good("es, sequence", "es", ALL, "Sucesión geométrica, razón 2. Término general conocido."),
+    good("es, area, en asked", "en", NONE, "Llamemos S al área total. Calculemos S."),
+    good("es, coefficients, fr asked", "fr", NONE, "Aplicamos Bézout. Coeficientes enteros."),
+    good("en, telegraphic", "en", ALL, "Geometric sequence, ratio 2. General term known. Simple arithmetic: 3+4=7."),
+    good("en, theorem", "en", ALL, "Cross-multiply. Discriminant negative. No real roots. Rule out 4. Plug in. Done."),
+    good("zh, keywords", "zh", ALL, "用 Python 写一个 for 循环，然后 return 结果。先写 if 判断，再写 else 分支。"),
+    good("zh, variables", "zh", ALL, "设置变量 count 和 total，注意 index 从零开始，直到 queue 为空，返回一个 list。"),
+    good("zh, variables, en asked", "en", NONE, "设置变量 count 和 total，注意 index 从零开始，直到 queue 为空。"),
+    good("zh and en by the word", "zh", (0.4, 0.8), "我们 need 计算 the 面积 of 这个圆，so 答案 would 是五。"),
+    good(
+        "de with American names",
+        "de",
+        ALL,
+        "Herr Johnson wohnt in New York, Frau O'Brien in San Francisco und Herr Smith in Los Angeles.",
+    ),
+]
 LONG = [
     good("long en", "en", ALL, *[P["en train"], P["en roots"], P["en story"], INLINE] * 8),
     good("long zh", "zh", ALL, *[P["zh train"], DISPLAY, P["zh roots"], P["zh terms"]] * 8, style=ZERO),
@@ -226,4 +251,4 @@ TARGETS = [
          released(P["fr roots"]), RELEASED, True, ALL),
 ]  # fmt: skip
 
-CASES = PURE + FOREIGN + MIXED + MATTER + LONG + BROKEN + FINE + PREFILLED + TARGETS
+CASES = PURE + FOREIGN + MIXED + MATTER + TERSE + LONG + BROKEN + FINE + PREFILLED + TARGETS

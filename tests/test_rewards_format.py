@@ -29,6 +29,10 @@ OBEYING = {
     "no white space": "<think>a</think><answer>1</answer>",
     "line breaks": "<think>\na\n\nb\n</think>\n\n<answer>\n1\n</answer>",
     "empty reasoning": "<think></think><answer>1</answer>",
+    "carriage returns": "<think>\r\na\r\n</think>\r\n<answer>1</answer>\r\n",
+    "white space of Unicode": "\u2028<think>a</think>\u00a0\u3000\x85<answer>1</answer>\u2003",
+    "comparisons in the reasoning": "<think>a<b and c>d</think><answer>a<b</answer>",
+    "an empty set for an answer": "<think>a</think><answer>{}</answer>",
     "brackets for an answer": "<think> a </think> <answer> )]} </answer>",
     "a comparison for an answer": "<think> a </think> <answer> < </answer>",
     "a Devanagari answer": "<think> a </think> <answer> हाँ </answer>",
@@ -67,6 +71,12 @@ BREAKING = {
     "full-width brackets": (GOOD.replace("<think>", "＜think＞"), "missing <think>"),
     "a byte order mark before": ("\ufeff" + GOOD, "text before <think>"),
     "end of sequence left in": (GOOD + "<｜end▁of▁sentence｜>", "text after </answer>"),
+    "all in a fence": (f"```\n{GOOD}\n```", "text before <think>"),
+    "doubled brackets": ("<<think>>a<</think>>b<<answer>>1<</answer>>", "text before <think>"),
+    "a space that is an entity": (GOOD.replace("</think>", "</think>&nbsp;"), "text between </think> and <answer>"),
+    "a null after": (GOOD + "\x00", "text after </answer>"),
+    "an invisible space between": (GOOD.replace("</think>", "</think>\u200b"), "text between </think> and <answer>"),
+    "another name": (GOOD.replace("think>", "thinking>"), "missing <think>"),
     "quoted in code": (GOOD.replace("yes", "`</think>`"), "</think> more than once"),
 }
 

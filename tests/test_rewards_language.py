@@ -145,6 +145,10 @@ MASKED = {
     "display": ("so $$hidden\nthere$$ holds", "so   holds"),
     "brackets": ("so \\[hidden\n\nthere\\] and \\(hidden\\) hold", "so   and   hold"),
     "environment": ("so \\begin{align*}hidden\\end{align*} holds", "so   holds"),
+    "body of a bare function": ("def f(a):\n    while a:\n        a, b = b, a\n\nb", "\nb"),
+    "bare calls": ("best = solve(3, 4)\nassert best == 5\nb", "b"),
+    "items under code": ("f(a)\n  - one thing\n  * two things", "  - one thing\n  * two things"),
+    "indented prose under code": ("f(a)\n  which gives the best of all", "  which gives the best of all"),
     "address": ("see https://a.example/hidden now", "see   now"),
     "markdown": ("**bold** _word_ (brackets)", "**bold** _word_ (brackets)"),
     "full stop without space": ("It ends.Then on", "It ends.Then on"),
@@ -174,7 +178,8 @@ def test_bare_code_is_not_prose():
 
 UNITS = ["$", "$a ", "$a", "`", "` `` ", "\\(", "\\[", "\\begin{a}", "\\a{", "{", "<a", "<a ", "a", "a ", "a.", ".a"]
 UNITS += ["=", "é", "\n", "\n ", "```\n", "\n```", "的", "かな", "的 the ", "a(b);\n", "\u0301\u0316", "\u05b0\u05b1"]
-UNITS += ["“", '"', "the ", "\ud800", "\\text{a} "]
+UNITS += ["def a:\n", "  a\n", "def a:\n" + " " * 50, "a = b(", "assert a == "]
+UNITS += ["for的", "A ", "é", "“", '"', "the ", "\ud800", "\\text{a} "]
 
 
 @pytest.mark.parametrize("unit", UNITS)
@@ -204,6 +209,10 @@ def test_the_judge_travels_between_processes():
 
 
 ASIDES = {
+    "keywords in Chinese": ("先写 if 判断，再写 else 分支，然后 return 一个 list。", {"zh"}),
+    "a common English word in Chinese": ("我们 need 计算面积。", {"zh", "en"}),
+    "a city in German": ("Herr Johnson wohnt in New York und Frau Smith in Los Angeles.", {"de"}),
+    "a heading of capitals": ("Let Me Think About The Sum Of Two Numbers And Their Product", {"en"}),
     "a lone term is a name": ("我们用 quicksort 来排序，然后返回结果。", {"zh"}),
     "names in Chinese": ("感谢 Terry Pratchett、Jasper Fforde 和 Neal Stephenson 的帮助。", {"zh"}),
     "a loan word goes with its sentence": (

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from functools import cache, lru_cache
+from itertools import groupby, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -15,10 +16,13 @@ CONSISTENT = 0.9
 """From this share on the outcome is "correct", for gates and rates; the reward is the share itself."""
 
 WORD, LETTER, ENDING = 1.0, 0.7, 0.4  # what a mark of a language weighs
+NAME = 0.1  # what a word weighs with a capital inside a sentence: it may be part of a name
+NAMES = 4  # this many capitals in a row may be; more are a heading
 SPREAD = 0.75  # how much of a mark is left one word further on
 REACH = 12  # words; further on, next to nothing is left
 AUDIBLE = 0.4  # Latin words with weaker marks around them are of no known language
 WHOLE = 0.5  # what the mean of a mark over the whole text adds at every word
+TERM = 3  # so many Latin words in a row may be a term in a sentence of another script
 LONE = 3  # this many small words in a row without any mark are an unknown language; fewer are terms, capitals names
 TIE = 0.95  # of languages this close to each other, the wanted one wins
 JAPANESE = 0.1  # share of kana that makes the Han characters of a sentence Japanese
@@ -26,6 +30,12 @@ JAPANESE = 0.1  # share of kana that makes the Han characters of a sentence Japa
 # Written between numbers in any language.
 _NOTATION = frozenset(
     "sin cos tan cot sec log ln exp lim max min gcd lcm mod det dim arg deg sup inf ok hmm hm ah oh".split()
+)
+# Of programs and of the descriptions of programs in any language; alone among words of another script, of none.
+_TERMS = frozenset(
+    """for while if else return break continue pass try except print import class def true false none null list index
+    count total sum number string value values left right next last max min result step case root integer even odd
+    set get add put end find check input output state start stop key node place""".split()
 )
 _QUOTES = (("„", "“"), ("“", "”"), ("«", "»"), ("「", "」"), ("『", "』"), ("‘", "’"), ('"', '"'))
 
@@ -112,7 +122,7 @@ def count_words(text: str, target: str | None = None) -> dict[str, float]:
     """
     counts: dict[str, float] = defaultdict(float)
     by_script = defaultdict(list)
-    for word in words(text):
+    for word in _without_terms(words(text)):
         by_script["han" if word.script == "kana" else word.script].append(word)
     for script, found in by_script.items():
         marks = _marks_of(script)
@@ -158,11 +168,11 @@ def _marks_of(script: str) -> _Marks:
 
 
 @lru_cache(maxsize=1 << 15)
-def _evidence(word: str, script: str) -> np.ndarray:
-    """[L] what a word says for each language of its script."""
+def _evidence(word: str, script: str, named: bool) -> np.ndarray:
+    """[L] what a word says for each language of its script; less where it may be part of a name."""
     marks = _marks_of(script)
     evidence = np.zeros(len(marks.codes))
-    evidence[list(marks.words.get(word, ()))] += WORD
+    evidence[list(marks.words.get(word, ()))] += NAME if named else WORD
     for letter in set(word) & marks.letters.keys():
         owners = list(marks.letters[letter])
         evidence[owners] = np.maximum(evidence[owners], LETTER)
@@ -180,11 +190,40 @@ def _is_notation(word: str) -> bool:
     return word.lower() in _NOTATION or unclaimed and (len(word) < 3 or len(word) < 6 and word.isupper())
 
 
+def _without_terms(found: list[Word]) -> list[Word]:
+    """Without the few Latin words at a time that are names or terms in a sentence of another script."""
+    kept: list[Word] = []
+    start = 0
+    for _, group in groupby(found, key=lambda word: (word.sentence, word.script == "latin")):
+        run = list(group)
+        sides = found[max(start - 1, 0) : start] + found[start + len(run) : start + len(run) + 1]
+        start += len(run)
+        hosted = any(word.sentence == run[0].sentence for word in sides)
+        if run[0].script != "latin" or len(run) > TERM or not hosted or any(_speaks(word.text) for word in run):
+            kept += run
+    return kept
+
+
+def _speaks(word: str) -> bool:
+    """Whether a Latin word is a common one of some language, and not a term."""
+    return word.lower() not in _TERMS and word.lower() in _marks_of("latin").words
+
+
+def _maybe_names(found: list[Word]) -> list[bool]:
+    """Whether each word has a capital, does not begin its sentence, and is not in a heading of capitals throughout."""
+    titled = [False] + [word.text.istitle() and word.sentence == before.sentence for before, word in pairwise(found)]
+    runs = [list(run) for _, run in groupby(titled)]
+    return [flag and len(run) <= NAMES for run in runs for flag in run]
+
+
 def _prevailing(found: list[Word], marks: _Marks, target: str | None) -> list[str | None]:
     """The language of each word, "und" for an unknown one, None for a name or term that stands alone."""
     if not found:
         return []
-    evidence = np.stack([_evidence(word.text.lower(), word.script) for word in found])
+    named = _maybe_names(found)
+    evidence = np.stack(
+        [_evidence(word.text.lower(), word.script, name) for word, name in zip(found, named, strict=True)]
+    )
     positions, around = np.array([word.position for word in found]), evidence.copy()
     for step in range(1, min(REACH, len(found) - 1) + 1):
         fading = SPREAD ** (positions[step:] - positions[:-step])[:, None]

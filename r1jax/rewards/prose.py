@@ -58,9 +58,11 @@ _BLOCK_LINE = re.compile(
     r"(?:def|class|for|while|if|elif|else|with|try|except|async|switch|catch|function|public|private|static|void|int|fn)\b"
 )
 _CODE_LINE = re.compile(
-    r"(?:else|try|finally):$|import \S+$|from \S+ import |return \S+$|#include\b|[\w.]+\(.*\);?$|"
+    r"(?:else|try|finally):$|import \S+$|from \S+ import |return \S+$|#include\b|assert \S+ [=!<>]=? ?\S+$|"
+    r"[\w.]+\(.*\);?$|[\w.\[\]]+ ?[-+*/%]?= ?[\w.]+\(.*\)$|"
     r"[\w.\[\]]+ ?[-+*/%]?= ?[\w.\[\]()]+(?: ?[-+*/%] ?[\w.\[\]()]+)?;?$"
 )
+_BODY = re.compile(r"(?:  |\t)\s*(?![-+*•] |\d+[.)] )\S")  # an indented line that is no item of a list
 _PLAIN_WORDS = re.compile(r"(?:\(?[^\W\d_]{2,}[,)]? ){4}")
 _TAG = re.compile(r"</?[A-Za-z][^<>\n]{0,80}>")
 _COMMAND = re.compile(r"\\[A-Za-z]+(?:\{[^{}]*\})*")
@@ -107,8 +109,8 @@ def _normalised(text: str, size: int = 512) -> str:
 
 
 def _without_code_blocks(text: str) -> str:
-    """Without fenced blocks, and without lines that can only be code."""
-    kept, fence = [], ""
+    """Without fenced blocks, lines that can only be code, and the indented lines that follow these."""
+    kept, fence, follows = [], "", False
     for line in text.split("\n"):
         mark = _FENCE.match(line)
         if fence:
@@ -117,7 +119,11 @@ def _without_code_blocks(text: str) -> str:
             continue
         if mark and "`" not in line[mark.end() :]:
             fence = mark.group(1)
-        elif not _is_code(line.strip()):
+            follows = False
+        elif _is_code(line.strip()) or follows and _BODY.match(line) and not _PLAIN_WORDS.search(line[:200]):
+            follows = True
+        else:
+            follows = follows and not line.strip()
             kept.append(line)
     return "\n".join(kept)
 

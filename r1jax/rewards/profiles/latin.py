@@ -15,7 +15,7 @@ NORTHERN = (
         summan produkten räkna räknar lösning ekvationen svar svaret timme timmar timmen vänta bra ja nej kanske
         rätt fel hälften gånger klockan oss mig sig sin sitt sina""",
         "ning ningar ade het erna arna orna ligt liga skap",
-        "å",
+        "åäö",
     ),
     Profile(
         "da",
@@ -71,7 +71,7 @@ CENTRAL = (
         potem teraz znowu raz zawsze nigdy liczba liczby suma iloczyn równa równanie rozwiązanie odpowiedź wynik
         godzina godziny godzin sprawdzam sprawdźmy obliczyć dobrze tak połowa""",
         "ość ości anie enie ego ymi ych ach ami owy owa owe ować łem liśmy my",
-        "ąęłńśźż",
+        "ąęłńśźżó",
     ),
     Profile(
         "cs",
@@ -84,7 +84,7 @@ CENTRAL = (
         znovu vždy nikdy číslo čísla součet součin rovná rovnice řešení odpověď výsledek hodina hodiny hodin dobře
         ano polovina jsem jsme aby než či""",
         "ost osti ání ení ého ých ami ový ová ové ovat",
-        "ěřůťď",
+        "ěřůťďýčšžáíú",
     ),
     Profile(
         "hu",
@@ -96,7 +96,7 @@ CENTRAL = (
         miért hogyan szám számok összege szorzata egyenlet megoldás válasz eredmény óra órát várj jó igen fele
         ellenőrizzük számoljuk kapjuk""",
         "ban ben nak nek ból ből tól től hoz hez val vel ság ség ásra unk ünk",
-        "őű",
+        "őűáéíóöúü",
     ),
     Profile(
         "ro",
@@ -122,7 +122,7 @@ CENTRAL = (
         broj brojevi zbroj umnožak jednak jednadžba rješenje odgovor rezultat sat sata sati dobro polovica
         provjerimo dobijemo između prije nakon""",
         "nje nja ost osti ije ama ima ovi ski ska ati iti",
-        "đć",
+        "đćčšž",
     ),
 )
 EASTERN = (
@@ -137,7 +137,7 @@ EASTERN = (
         sayılar toplam toplamı çarpım çarpımı denklem çözüm cevap sonuç saat dakika bekle tamam evet hayır yarım
         yarısı kere göre arasında bulalım hesaplayalım kontrol edelim""",
         "lar ler ları leri dır dir dur dür mak mek yor ıyor iyor ında inde dan den nın nin acak ecek lık lik",
-        "ığş",
+        "ığşçöü",
     ),
     Profile(
         "vi",
@@ -160,7 +160,7 @@ EASTERN = (
         empat lima enam tujuh delapan sembilan sepuluh seratus puluh pertama kedua ketiga lalu kemudian sekarang
         lagi selalu jumlah hasil kali sama bilangan angka persamaan solusi jawaban jam menit tunggu baik ya
         setengah menghitung hitung periksa sebelum sesudah setelah antara seperti secara saat sebuah seorang
-        tersebut yaitu""",
+        tersebut yaitu kasus kecil besar coba dahulu mari soal""",
         "kan nya annya asi itas lah",
         "",
     ),
@@ -173,8 +173,9 @@ EASTERN = (
         aquesta aquests aquestes aquell això tot tots tota totes cada altre altra mateix mateixa hi ha han havia
         té tenen tenim pot poden podem cal fer fa dos dues tres quatre cinc sis set vuit nou deu vint trenta cent
         primer primera segon segona nombre nombres suma producte equació solució resposta resultat hora hores
-        espera bé meitat vegades""",
+        espera bé meitat vegades he hem cas casos igual iguals parell senar residu arrel resta llavors aleshores
+        suposo suposem cerca sigui siguin absurd dir diu pas enunciat segur""",
         "ció cions tat tats ment esa",
-        "ŀ",
+        "ŀàèéíòóúïç",
     ),
 )

@@ -26,7 +26,9 @@ ENGLISH = Profile(
     towards among upon per something anything nothing everything someone anyone everyone else ago already almost
     enough instead indeed finally second secondly firstly result results value values correct incorrect because
     exactly simply directly together translate write explain describe find determine prove list points cost
-    costs half many""",
+    costs half many
+    arithmetic easy clearly obvious obviously known term terms trivial simple contradiction claim proof conclude
+    apply works real rest fall divisible""",
     "ing ed tion ness ould ight ough ther tions ings edly ally ful less able ably ity ous ment ments ence ance ship",
     "",
 )
@@ -46,9 +48,13 @@ FRENCH = Profile(
     nombres somme produit égal égale vaut calculer calcule calculons vérifier vérifions trouver trouve cherche
     cherchons obtient obtenons donne reste résultat réponse équation solution problème heure heures attendez
     attention bon oui non peut-être encore déjà toujours jamais rien aucun aucune quelque plusieurs beaucoup peu
-    assez trop afin selon lui eux moi toi soit étant ayant réponses n'y y-a a-t-il est-ce exactes nul seul seule""",
+    assez trop afin selon lui eux moi toi soit étant ayant réponses n'y y-a a-t-il est-ce exactes nul seul seule
+    cas pair impair pairs impairs racine racines réel réelle réels absurde immédiat immédiate évident évidente pose
+    posons suppose supposons hypothèse montrons appliquons récurrence suite aire aires égaux égales vérification
+    calcul calculs preuve exact connu connue simple trivial contradiction positif négatif entier entiers mal
+    divisible question place part large total note""",
     "eux euse aux ement ements ère èrent aient ait ais ons ez ée ées és ique iques ité oire ois",
-    "çèêëîïùûœ",
+    "çèêëîïùûœéàâô",
 )
 GERMAN = Profile(
     "de",
@@ -66,8 +72,11 @@ GERMAN = Profile(
     zweite zweiten dritte gleich zahl zahlen summe produkt rechnen berechne berechnen ergibt ergeben gilt prüfen
     prüfe lösung lösungen gleichung aufgabe antwort ergebnis stunde stunden moment warte gut ja nein vielleicht
     eigentlich natürlich richtig falsch stimmt setze setzen erhalte erhalten folgt ist's beide beiden gibt geben
-    macht lässt hätte wäre würde könnte sollte bitte davon daraus dabei dazu daran""",
-    "ung ungen lich liche lichen keit heit isch ische ischen schaft chen ieren iert enden ster sten tet tst",
+    macht lässt hätte wäre würde könnte sollte bitte davon daraus dabei dazu daran
+    sei seien gerade ungerade reell reelle ganze fall fälle beweis behauptung widerspruch annahme probe induktion
+    klar passt fertig einfach einfache sehen mal rest winkel teilbar trivial bekannt einsetzen anwenden
+    plus minus term""",
+    "ung ungen enz anz lich liche lichen keit heit isch ische ischen schaft chen ieren iert enden ster sten tet tst",
     "ßäöü",
 )
 SPANISH = Profile(
@@ -86,9 +95,11 @@ SPANISH = Profile(
     encontrar obtenemos obtiene resultado respuesta solución soluciones ecuación problema hora horas espera
     bueno bien correcto mitad veces vez según hacia contra durante mediante sea sean sería tal vez quizás aquí
     allí él ella ellos ellas nosotros usted ustedes yo mucho mucha muchos poco luego dado dada tenemos necesita
-    necesitamos queda quedan da dan vale falta enunciado""",
+    necesitamos queda quedan da dan vale falta enunciado
+    par pares impar impares raíz raíces real reales cálculo simple trivial absurdo hipótesis supongamos supongo
+    veamos término caso casos paso conocido exacto positivo negativo resto entero enteros divisible total divide""",
     "ción ciones dad dades mente ando iendo amos emos imos aban ían aron ieron ado idos adas illa izar eza",
-    "ñ¿¡",
+    "ñáéíóú",
 )
 ITALIAN = Profile(
     "it",
@@ -105,9 +116,11 @@ ITALIAN = Profile(
     viene dà ottiene otteniamo numero numeri somma prodotto uguale calcolare calcoliamo verificare verifichiamo
     trovare risultato risposta soluzione soluzioni equazione problema ore aspetta bene corretto giusto metà
     volte volta secondo verso contro durante senza sia sarà sarebbe cioè infatti inoltre invece tuttavia oppure
-    entrambi entrambe dell'equazione l'altro c'è dato data quale quali quanto quanta""",
+    entrambi entrambe dell'equazione l'altro c'è dato data quale quali quanto quanta
+    pari dispari radice radici reale reali calcolo semplice assurdo ipotesi supponiamo termine caso casi passo
+    esatto positivo negativo resto intero interi divide""",
     "zione zioni mente ità ando endo iamo ebbe evano avano ezza aggio ggio cchi glia ato uto ita ssimo",
-    "ìò",
+    "ìòàèéù",
 )
 PORTUGUESE = Profile(
     "pt",
@@ -123,9 +136,11 @@ PORTUGUESE = Profile(
     podem podemos posso deve devem devemos fazer faz fazemos vou vamos vai vão número números soma produto igual
     calcular calculamos verificar verificamos encontrar obtemos resultado resposta solução soluções equação
     problema hora horas espere bem certo correto metade vezes vez contra durante seja sejam seria talvez aqui
-    ali dado dada ao à aos às nesse neste dessa deste disso qualquer algum alguma nenhum nenhuma""",
+    ali dado dada ao à aos às nesse neste dessa deste disso qualquer algum alguma nenhum nenhuma
+    par pares ímpar ímpares raiz raízes real reais cálculo simples trivial absurdo hipótese suponhamos termo caso
+    casos passo exato positivo negativo resto inteiro inteiros total divide""",
     "ção ções dade dades mente ando endo indo amos emos aram eram iram ões ães eiro eira inho agem",
-    "ãõ",
+    "ãõáâéêíóôúàç",
 )
 DUTCH = Profile(
     "nl",
@@ -140,7 +155,8 @@ DUTCH = Profile(
     duizend eerste eerst tweede derde laatste nu daarna vervolgens weer opnieuw altijd nooit niets iets hier
     daar gelijk aantal getal getallen som product berekenen bereken controleer controleren oplossing
     vergelijking opgave vraag antwoord resultaat uur uren wacht goed ja nee misschien juist klopt helft keer
-    maal zonder tussen onder boven tegen tijdens volgens zodat voordat nadat terwijl hoeveel nodig deel""",
+    maal zonder tussen onder boven tegen tijdens volgens zodat voordat nadat terwijl hoeveel nodig deel
+    stel even oneven geval gevallen bewijs rest term""",
     "ijk ijke lijk lijke heid heden eren ing ingen oor aat aar ijn elen isch ische",
     "",
 )
