@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from r1jax.config import UserError
@@ -46,7 +47,7 @@ def save(
         manager.wait_until_finished()  # a save during another one would be skipped
         if manager.latest_step() != step:
             _check_room(manager, arrays)
-            items = {name: ocp.args.StandardSave({name: tree}) for name, tree in arrays.items()}
+            items = {name: ocp.args.StandardSave({name: jax.tree.map(_storable, tree)}) for name, tree in arrays.items()}
             items |= {name: ocp.args.JsonSave(fact) for name, fact in facts.items()}
             manager.save(step, args=ocp.args.Composite(**items))
         if wait:
@@ -93,11 +94,21 @@ def restore(manager: ocp.CheckpointManager, *, arrays: dict[str, Any], facts: tu
     items = {name: ocp.args.StandardRestore({name: jax.tree.map(_abstract, tree)}) for name, tree in arrays.items()}
     items |= {name: ocp.args.JsonRestore() for name in facts}
     found = manager.restore(manager.latest_step(), args=ocp.args.Composite(**items))
-    return {name: found[name][name] for name in arrays} | {name: found[name] for name in facts}
+    shaped = {name: jax.tree.map(_reshaped, tree, found[name][name]) for name, tree in arrays.items()}
+    return shaped | {name: found[name] for name in facts}
+
+
+def _storable(leaf):
+    """Orbax refuses arrays of size 0, such as the router bias of a model without experts: one zero stands for them."""
+    return leaf if leaf.size else jnp.zeros(1, leaf.dtype)
 
 
 def _abstract(leaf):
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
+    return jax.ShapeDtypeStruct(leaf.shape if leaf.size else (1,), leaf.dtype, sharding=leaf.sharding)
+
+
+def _reshaped(wanted, stored):
+    return stored if wanted.size else jax.device_put(jnp.zeros(wanted.shape, wanted.dtype), wanted.sharding)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,12 +12,15 @@ import pytest
 from r1jax.generation import rollout as rollout_module
 from r1jax.generation.rollout import Rollout, generate, prompt_positions
 from r1jax.generation.sampling import sample_tokens
-from r1jax.models.config import miniature
+from r1jax.models.config import miniature, student
 from r1jax.models.transformer import init_params
 from r1jax.rl import Rows, completion_logprobs
 
 EOS, SLOTS, LENGTH, GROUP = 2, 5, 12, 3
 CONFIG = dataclasses.replace(miniature(11), embed_dim=16, mlp_dim=16, num_heads=2, num_layers=2, q_lora_rank=8)
+DENSE = dataclasses.replace(
+    student(11), embed_dim=16, mlp_dim=16, num_layers=2, num_dense_layers=2, tied_embeddings=True
+)
 PROMPT_LENGTHS = np.array([1, 5, 3], np.int32)
 PROMPTS = np.where(
     np.arange(SLOTS) < SLOTS - PROMPT_LENGTHS[:, None], 0, [[3, 4, 5, 6, 7], [8, 9, 10, 3, 4], [5, 5, 6, 7, 8]]
@@ -25,8 +28,8 @@ PROMPTS = np.where(
 
 
 @functools.lru_cache
-def weights():
-    params, bias = nn.meta.unbox(jax.eval_shape(functools.partial(init_params, CONFIG), jax.random.key(0)))
+def weights(config=CONFIG):
+    params, bias = nn.meta.unbox(jax.eval_shape(functools.partial(init_params, config), jax.random.key(0)))
     rng = np.random.default_rng(0)
     draw = lambda leaf: (0.3 * rng.normal(size=leaf.shape)).astype(np.float32)
     return jax.tree.map(draw, params), draw(bias)
@@ -77,6 +80,20 @@ def test_sampler_and_trainer_agree_on_the_log_probabilities(temperature):
     np.testing.assert_array_equal(load.sum(-1), tokens * CONFIG.num_experts_per_token)
     other, _, _ = trainer(*weights(), rows, temperature=0.8)
     assert np.abs(np.asarray(other) - logprobs)[mask].max() > 0.05
+
+
+def test_sampler_and_trainer_agree_on_a_dense_student():
+    params, bias = weights(DENSE)
+    out = generate(
+        DENSE, params, bias, PROMPTS.astype(np.int32), PROMPT_LENGTHS, keys(),
+        group_size=GROUP, max_new_tokens=LENGTH, eos_id=EOS, halvings=1,
+    )  # fmt: skip
+    flat = lambda x: np.asarray(x).reshape(-1, LENGTH)
+    mask = flat(out.mask)
+    rows = Rows(np.repeat(PROMPTS, GROUP, 0).astype(np.int32), np.repeat(PROMPT_LENGTHS, GROUP), flat(out.tokens), mask)
+    logprobs, _, load = jax.jit(functools.partial(completion_logprobs, DENSE))(params, bias, rows)
+    np.testing.assert_allclose(np.asarray(logprobs)[mask], flat(out.sampler_logprobs)[mask], atol=1e-5)
+    assert load.shape == bias.shape == (0, 0)
 
 
 def test_a_completion_holds_end_of_sequence_at_its_end_and_nothing_after():

@@ -10,7 +10,7 @@ import pytest
 
 from r1jax.models.config import miniature
 from r1jax.models.transformer import init_params
-from r1jax.ops.attention import attend, attention_mask, latent_attend
+from r1jax.ops.attention import attend, attention_mask, grouped_attention, latent_attend
 from r1jax.ops.logprobs import token_logprobs
 from r1jax.ops.masked import masked_mean, masked_sum
 from r1jax.ops.moe import (
@@ -23,7 +23,7 @@ from r1jax.ops.moe import (
     update_router_bias,
 )
 from r1jax.ops.norm import rms_norm
-from r1jax.ops.rotary import apply_rotary, rotary_frequencies
+from r1jax.ops.rotary import apply_rotary, apply_rotary_halves, rotary_frequencies
 from r1jax.rl import GrpoRows, Rows, grpo_batch_loss
 from r1jax.train import gradient_sums
 
@@ -70,6 +70,15 @@ def test_rotary_multiplies_interleaved_pairs_by_complex_phases():
         number = complex(*x[b, t, n, 2 * pair : 2 * pair + 2]) * np.exp(1j * positions[b, t] * frequencies[pair])
         expected[b, t, n, 2 * pair : 2 * pair + 2] = number.real, number.imag
     np.testing.assert_allclose(apply_rotary(x, positions, frequencies.astype(np.float32)), expected, atol=1e-5)
+
+
+def test_rotary_in_halves_is_the_interleaved_rotary_of_reordered_channels():
+    x, positions, frequencies = normal(0, 2, 3, 2, 8), np.array([[0, 1, 2], [7, 40, 41]]), rotary_frequencies(8, 500.0)
+    interleave = np.array([0, 4, 1, 5, 2, 6, 3, 7])  # puts channel i + H/2 beside channel i
+    halves = apply_rotary_halves(x, positions, frequencies)
+    np.testing.assert_allclose(
+        halves[..., interleave], apply_rotary(x[..., interleave], positions, frequencies), atol=1e-6
+    )
 
 
 def test_rotary_scores_depend_on_relative_position_only():
@@ -119,6 +128,31 @@ def test_attend_without_a_visible_key_is_finite():
         normal(0, 1, 1, 1, 4), normal(1, 1, 3, 1, 4), normal(2, 1, 3, 1, 4), np.zeros((1, 1, 3), bool), scale=1.0
     )
     np.testing.assert_allclose(out[0, 0, 0], normal(2, 1, 3, 1, 4)[0, :, 0].mean(0), atol=1e-6)
+
+
+def grouped_case():
+    """Queries of 4 heads, keys and values of 2, 6 keys, and a mask in which every query sees some key."""
+    mask = np.random.default_rng(4).random((2, 3, 6)) < 0.5
+    mask[:, :, 4] = True
+    return normal(0, 2, 3, 4, 5), normal(1, 2, 6, 2, 5), normal(2, 2, 6, 2, 5), mask
+
+
+def test_grouped_attention_is_a_loop_over_heads_and_queries():
+    query, key, value, mask = grouped_case()
+    expected = np.empty(query.shape)
+    for b, t, n in np.ndindex(2, 3, 4):
+        keys = np.flatnonzero(mask[b, t])
+        scores = [0.7 * float(query[b, t, n].astype(float) @ key[b, s, n // 2].astype(float)) for s in keys]
+        expected[b, t, n] = softmax_mix(scores, [value[b, s, n // 2].astype(float) for s in keys])
+    np.testing.assert_allclose(grouped_attention(query, [(key, value, mask)], scale=0.7), expected, atol=1e-5)
+
+
+def test_grouped_attention_joins_parts_as_one_sequence():
+    query, key, value, mask = grouped_case()
+    mask[0, 0, :4] = False  # a query that sees nothing of the first part
+    parts = [(key[:, s], value[:, s], mask[:, :, s]) for s in (slice(0, 3), slice(3, 4), slice(4, 6))]
+    whole = grouped_attention(query, [(key, value, mask)], scale=0.4)
+    np.testing.assert_allclose(grouped_attention(query, parts, scale=0.4), whole, atol=1e-6)
 
 
 def latent_case():

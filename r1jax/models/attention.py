@@ -1,4 +1,4 @@
-"""Multi-head latent attention (DeepSeek-V3, eq. 1-11)."""
+"""Attention layers: multi-head latent (DeepSeek-V3, eq. 1-11), and grouped-query (Llama, Qwen2, Qwen3)."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -6,8 +6,8 @@ import jax.numpy as jnp
 from r1jax.models.cache import Entries
 from r1jax.models.config import ModelConfig
 from r1jax.models.layers import RMSNorm, weight
-from r1jax.ops.attention import attend, latent_attend
-from r1jax.ops.rotary import apply_rotary, rotary_frequencies
+from r1jax.ops.attention import attend, grouped_attention, latent_attend
+from r1jax.ops.rotary import apply_rotary, apply_rotary_halves, rotary_frequencies
 
 
 class LatentAttention(nn.Module):
@@ -23,11 +23,11 @@ class LatentAttention(nn.Module):
           x: [B, T, D], normed.
           positions: [B, T] int32.
           mask: [B, T, T] bool, new tokens seeing new tokens.
-          cache: one layer's entries ([B, S, R], [B, S, Hr]), read only.
+          cache: one layer's entries ([B, S, Hr], [B, S, R]), read only.
           cache_mask: [B, T, S] bool.
 
         Returns:
-          output [B, T, D], and the Entries of the new tokens ([B, T, R], [B, T, Hr]) for the caller to store.
+          output [B, T, D], and the Entries of the new tokens ([B, T, Hr], [B, T, R]) for the caller to store.
         """
         config = self.config
         heads, nope, rope = config.num_heads, config.qk_nope_head_dim, config.qk_rope_head_dim
@@ -57,10 +57,51 @@ class LatentAttention(nn.Module):
             mixed = attend(jnp.concatenate([q_nope, q_rope], axis=-1), key, value, mask, scale=scale)
         else:
             latent_query = jnp.einsum("btnh,rnh->btnr", q_nope, key_up)
-            parts = [(cache.latent, cache.rope_key, cache_mask), (latent, rope_key, mask)]
+            parts = [(cache.value, cache.key, cache_mask), (latent, rope_key, mask)]
             pooled = latent_attend(latent_query, q_rope, parts, scale=scale)
             mixed = jnp.einsum("btnr,rnh->btnh", pooled.astype(value_up.dtype), value_up)
 
         out_shape = (heads, config.v_head_dim, config.embed_dim)
         out = weight(self, "out", out_shape, ("heads", "head_dim", "embed"), config)
-        return jnp.einsum("btnh,nhd->btd", mixed, out), Entries(latent, rope_key)
+        return jnp.einsum("btnh,nhd->btd", mixed, out), Entries(rope_key, latent)
+
+
+class GroupedQueryAttention(nn.Module):
+    """Grouped-query attention (arXiv 2305.13245) as Llama and Qwen have it, with rotary embedding in halves."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x, positions, mask, cache: Entries | None = None, cache_mask=None):
+        """Attend from T new tokens to themselves and to what the cache holds; contract of `LatentAttention`.
+
+        The entries, cached and returned, are keys after rotation and values, [B, S, K * H] each.
+        """
+        config = self.config
+        frequencies = rotary_frequencies(config.head_dim, config.rope_theta)
+        query = _project(self, "query", x, config.num_heads, normed=config.qk_norm)
+        key = _project(self, "key", x, config.num_kv_heads, normed=config.qk_norm)
+        value = _project(self, "value", x, config.num_kv_heads, normed=False)
+        query, key = (apply_rotary_halves(heads, positions, frequencies) for heads in (query, key))
+
+        parts = [(key, value, mask)]
+        if cache is not None:
+            split = lambda flat: flat.reshape(*flat.shape[:2], config.num_kv_heads, config.head_dim)
+            parts.insert(0, (split(cache.key), split(cache.value), cache_mask))
+        mixed = grouped_attention(query, parts, scale=config.head_dim**-0.5)
+
+        out_shape = (config.num_heads, config.head_dim, config.embed_dim)
+        out = weight(self, "out", out_shape, ("heads", "head_dim", "embed"), config)
+        flatten = lambda heads: heads.reshape(*heads.shape[:2], -1)
+        return jnp.einsum("btnh,nhd->btd", mixed, out), Entries(flatten(key), flatten(value))
+
+
+def _project(module: nn.Module, name: str, x, heads: int, *, normed: bool):
+    """Declare the projection `name` of `module` and apply it: [B, T, D] -> [B, T, heads, H]."""
+    config = module.config
+    shape, axes = (config.embed_dim, heads, config.head_dim), ("embed", "heads", "head_dim")
+    projected = jnp.einsum("btd,dnh->btnh", x, weight(module, name, shape, axes, config))
+    if config.qkv_bias:
+        init = nn.with_logical_partitioning(nn.initializers.zeros, axes[1:])
+        projected += module.param(f"{name}_bias", init, shape[1:], jnp.float32).astype(config.dtype)
+    return RMSNorm(config, axis="head_dim", name=f"{name}_norm")(projected) if normed else projected

@@ -1,5 +1,6 @@
-"""The KV cache of multi-head latent attention: the normed latent and the rotated shared key, nothing per head."""
+"""The KV cache: of latent attention a latent and one rotary key, nothing per head; of grouped-query keys and values."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -9,12 +10,12 @@ from r1jax.models.config import ModelConfig
 
 
 class Entries(NamedTuple):
-    """What a stack of layers keeps for some tokens."""
+    """What a stack of layers keeps for some tokens; the widths are `ModelConfig.cache_widths`."""
 
-    latent: jax.Array
-    """[L, B, S, R], after its RMSNorm."""
-    rope_key: jax.Array
-    """[L, B, S, Hr], after rotation."""
+    key: jax.Array
+    """[L, B, S, Hr] the rotated key that all heads share (latent attention), or [L, B, S, K * H] rotated keys."""
+    value: jax.Array
+    """[L, B, S, R] the latent after its RMSNorm, from which keys come too, or [L, B, S, K * H] values."""
 
 
 class Cache(NamedTuple):
@@ -26,18 +27,17 @@ class Cache(NamedTuple):
     """[B, S] int32 position of the token in its row, -1 for an empty slot."""
 
 
+def zero_entries(config: ModelConfig, layers: int, batch: int, slots: int) -> Entries:
+    """Entries of `layers` layers, all zero."""
+    return Entries(*(jnp.zeros((layers, batch, slots, width), config.dtype) for width in config.cache_widths))
+
+
 def init_cache(config: ModelConfig, batch: int, slots: int) -> Cache:
     """An empty cache for `batch` rows of at most `slots` tokens."""
-    dtype = jnp.dtype(config.dtype)
-
-    def entries(layers: int) -> Entries:
-        return Entries(
-            jnp.zeros((layers, batch, slots, config.kv_lora_rank), dtype),
-            jnp.zeros((layers, batch, slots, config.qk_rope_head_dim), dtype),
-        )
-
     return Cache(
-        entries(config.num_dense_layers), entries(config.num_moe_layers), jnp.full((batch, slots), -1, jnp.int32)
+        zero_entries(config, config.num_dense_layers, batch, slots),
+        zero_entries(config, config.num_moe_layers, batch, slots),
+        jnp.full((batch, slots), -1, jnp.int32),
     )
 
 
@@ -49,6 +49,6 @@ def write_cache(cache: Cache, new: Cache, slot) -> Cache:
       new: what the model returned for the new tokens, of T slots.
       slot: int32 scalar, the same for every row.
     """
-    place = lambda old, new, axis: jax.lax.dynamic_update_slice_in_dim(old, new.astype(old.dtype), slot, axis)
-    stack = lambda old, new: Entries(place(old.latent, new.latent, 2), place(old.rope_key, new.rope_key, 2))
-    return Cache(stack(cache.dense, new.dense), stack(cache.moe, new.moe), place(cache.positions, new.positions, 1))
+    place = lambda axis, old, new: jax.lax.dynamic_update_slice_in_dim(old, new.astype(old.dtype), slot, axis)
+    stack = partial(jax.tree.map, partial(place, 2))
+    return Cache(stack(cache.dense, new.dense), stack(cache.moe, new.moe), place(1, cache.positions, new.positions))

@@ -1,4 +1,4 @@
-"""The decoder: embedding, dense layers, mixture-of-experts layers, final norm, untied head."""
+"""The decoder: embedding, dense layers, mixture-of-experts layers, final norm, head."""
 
 from typing import NamedTuple
 
@@ -6,8 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from r1jax.models.attention import LatentAttention
-from r1jax.models.cache import Cache, Entries
+from r1jax.models.attention import GroupedQueryAttention, LatentAttention
+from r1jax.models.cache import Cache, Entries, zero_entries
 from r1jax.models.config import ModelConfig
 from r1jax.models.layers import MLP, RMSNorm, weight
 from r1jax.models.moe import MoE
@@ -34,7 +34,8 @@ class Block(nn.Module):
     def __call__(self, x, cache: Entries | None, router_bias, visibility: Visibility):
         config = self.config
         normed = RMSNorm(config, name="attention_norm")(x)
-        attention = LatentAttention(config, name="attention")
+        kind = GroupedQueryAttention if config.num_kv_heads else LatentAttention
+        attention = kind(config, name="attention")
         mixed, entries = attention(normed, visibility.positions, visibility.mask, cache, visibility.cache_mask)
         x = constrain(x + mixed, ("batch", "length", "embed_activation"))
         normed = RMSNorm(config, name="mlp_norm")(x)
@@ -61,7 +62,7 @@ def _stack(config: ModelConfig, *, routed: bool, length: int, name: str) -> nn.M
 
 
 class Transformer(nn.Module):
-    """A DeepSeek-V3 decoder (arXiv 2412.19437, section 2.1)."""
+    """A DeepSeek-V3 decoder (arXiv 2412.19437, section 2.1), or a Llama or Qwen: pre-norm layers in either case."""
 
     config: ModelConfig
 
@@ -83,7 +84,8 @@ class Transformer(nn.Module):
         config = self.config
         embedding = weight(self, "embedding", (config.vocab_size, config.embed_dim), ("vocab", "embed"), config)
         # The head is declared here and applied by the caller, so that no [B, T, V] logits need exist.
-        weight(self, "head", (config.embed_dim, config.vocab_size), ("embed", "vocab"), config)
+        if not config.tied_embeddings:
+            weight(self, "head", (config.embed_dim, config.vocab_size), ("embed", "vocab"), config)
         x = constrain(embedding[tokens], ("batch", "length", "embed_activation"))
         visibility = Visibility(
             positions,
@@ -91,10 +93,7 @@ class Transformer(nn.Module):
             None if cache is None else attention_mask(positions, cache.positions),
             positions >= 0,
         )
-        empty = Entries(
-            jnp.zeros((0, *tokens.shape, config.kv_lora_rank), x.dtype),
-            jnp.zeros((0, *tokens.shape, config.qk_rope_head_dim), x.dtype),
-        )
+        empty = zero_entries(config, 0, *tokens.shape)
         dense, moe, load = empty, empty, jnp.zeros((0, config.num_experts), jnp.float32)
         if config.num_dense_layers:
             stack = _stack(config, routed=False, length=config.num_dense_layers, name="dense_layers")
@@ -107,7 +106,8 @@ class Transformer(nn.Module):
 
 def output_head(config: ModelConfig, params) -> jax.Array:
     """The [D, V] projection from hidden states to logits, in the compute dtype."""
-    return params["head"].astype(config.dtype)
+    head = params["embedding"].T if config.tied_embeddings else params["head"]
+    return head.astype(config.dtype)
 
 
 def init_params(config: ModelConfig, key: jax.Array):
