@@ -19,12 +19,12 @@ from r1jax.data.packing import PackedBatch, pack_documents
 from r1jax.data.prompts import document_text
 from r1jax.data.tokenizer import Tokenizer, load_tokenizer
 from r1jax.metrics import JsonLines
-from r1jax.models.config import ModelConfig, miniature
+from r1jax.models.config import ModelConfig, miniature, student
 from r1jax.models.transformer import forward, init_params, output_head
 from r1jax.objectives import next_token_sums, token_logprobs
 from r1jax.optimizer import OptimizerConfig, make_optimizer
 from r1jax.sharding import MeshConfig, batch_sharding, check_divides, make_mesh
-from r1jax.tasks.authors import Population, write_document
+from r1jax.tasks.authors import WORLD, Population, write_document
 from r1jax.train import LossOutput, check_finite, gradient_sums, init_train_state, make_train_step
 
 LOG_EVERY = 20  # updates
@@ -50,6 +50,8 @@ class Config:
     """Tokens a row; documents are packed whole and do not see each other. Longer ones are replaced and counted."""
     levels: tuple[Literal[1, 2, 3], ...] = (1, 2)
     """Countdown levels in the corpus: level L offers L + 2 numbers."""
+    model: Literal["miniature", "student"] = "miniature"
+    """Shape of the model: DeepSeek-V3's or a smaller dense one, to be distilled into."""
     population: Population = Population()
     optimizer: OptimizerConfig = OptimizerConfig(
         learning_rate=3e-3, schedule="cosine", warmup_updates=100, final_fraction=0.03
@@ -59,6 +61,15 @@ class Config:
     save_every: int = 500
     """Updates between checkpoints."""
     mesh: MeshConfig = MeshConfig()
+
+
+PRESETS = {
+    "countdown": Config(),
+    "world": Config(tokenizer="runs/world_tokenizer", workdir="runs/world_base", population=WORLD, updates=1500),
+    "student": Config(
+        tokenizer="runs/world_tokenizer", workdir="runs/student_base", model="student", population=WORLD, updates=500
+    ),
+}
 
 
 def make_batch(config: Config, tokenizer: Tokenizer, update: int) -> tuple[PackedBatch, int]:
@@ -91,7 +102,7 @@ def next_token_loss(model: ModelConfig, params, router_bias, batch: PackedBatch,
 
 def main(config: Config) -> None:
     tokenizer = load_tokenizer(config.tokenizer)
-    model = miniature(tokenizer.vocab_size)
+    model = {"miniature": miniature, "student": student}[config.model](tokenizer.vocab_size)
     mesh = make_mesh(config.mesh)
     check_divides(mesh, config.batch_size, "batch", "--batch-size")
     workdir = claim_workdir(config.workdir, "pretrain", config, ignore=("workdir", "publish"))
@@ -122,7 +133,9 @@ def main(config: Config) -> None:
                 check_finite(metrics, f"update {update}")
                 metrics["documents_too_long"], replaced = replaced, 0
                 log.write({"step": update, "seconds": time.monotonic() - began} | metrics)
-                figures = f"loss {metrics['loss']:.4f}  MaxVio {metrics['max_violation']:.2f}"
+                figures = f"loss {metrics['loss']:.4f}" + (
+                    f"  MaxVio {metrics['max_violation']:.2f}" if "max_violation" in metrics else ""
+                )
                 progress.update(task, completed=update, figures=figures)
             if saving:
                 save(update, bool(stop) or update == config.updates)
@@ -134,4 +147,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    launch.run(main, Config)
+    launch.run(main, Config, PRESETS)

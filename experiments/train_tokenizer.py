@@ -17,8 +17,7 @@ from r1jax.data.prompts import R1_ZERO_PREFIX, R1_ZERO_SUFFIX, document_text
 from r1jax.data.texts import read_texts
 from r1jax.data.tokenizer import train_tokenizer
 from r1jax.rewards.format import TAGS
-from r1jax.tasks.authors import Population, write_document
-from r1jax.tasks.countdown import QUESTION_PHRASES
+from r1jax.tasks.authors import WORLD, Population, phrases, write_document
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +30,8 @@ class Config:
     """The corpus follows from it."""
     vocab_size: int = 512
     """Largest vocabulary, in pieces; training stops earlier where the corpus has no more pairs to merge."""
+    population: Population = Population()
+    """The authors of the miniature's corpus."""
     documents: int = 20000
     """Documents of the miniature's corpus to train on."""
     texts: tuple[str, ...] = ()
@@ -39,10 +40,13 @@ class Config:
     """Of a larger corpus a sample of this size is used; training takes about four times as much memory."""
 
 
-def miniature_texts(seed: int, documents: int) -> Iterator[str]:
+PRESETS = {"countdown": Config(), "world": Config(workdir="runs/world_tokenizer", population=WORLD, vocab_size=1024)}
+
+
+def miniature_texts(seed: int, population: Population, documents: int) -> Iterator[str]:
     """The miniature's base corpus."""
     rng = np.random.default_rng(seed)
-    return (document_text(write_document(rng, Population())) for _ in range(documents))
+    return (document_text(write_document(rng, population)) for _ in range(documents))
 
 
 def main(config: Config) -> None:
@@ -50,9 +54,9 @@ def main(config: Config) -> None:
         raise UserError("--sample-bytes and --documents must be 1 or more")
     own = [read_texts(path) for path in config.texts]  # a missing file is reported before the workdir is made
     workdir = claim_workdir(config.workdir, "train_tokenizer", config)
-    symbols = (R1_ZERO_PREFIX, R1_ZERO_SUFFIX, *(() if own else QUESTION_PHRASES), *TAGS)
+    symbols = (R1_ZERO_PREFIX, R1_ZERO_SUFFIX, *(() if own else phrases(config.population)), *TAGS)
     tokenizer = train_tokenizer(
-        itertools.chain(*own) if own else miniature_texts(config.seed, config.documents),
+        itertools.chain(*own) if own else miniature_texts(config.seed, config.population, config.documents),
         vocab_size=config.vocab_size,
         symbols=symbols,
         budget=config.sample_bytes,
@@ -64,4 +68,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    launch.run(main, Config)
+    launch.run(main, Config, PRESETS)

@@ -5,7 +5,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich.console import Console
@@ -64,15 +64,26 @@ def tune_allocator() -> None:
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | {"GLIBC_TUNABLES": ALLOCATOR})
 
 
-def run(main: Callable[[Any], None], config_class: type) -> None:
+def run(main: Callable[[Any], None], config_class: type, presets: Mapping[str, Any] | None = None) -> None:
     """Parse the command line into `config_class` and run `main`.
+
+    Args:
+      main: the experiment.
+      config_class: a frozen dataclass, every field of which is an option.
+      presets: name -> configuration whose values are the defaults where `--preset NAME` is given; the first is taken
+        where it is not.
 
     Exits with 0 where it is done or was stopped on request, 1 for a user's mistake, 2 for an unknown option.
     """
     tune_allocator()
     import tyro
 
-    config = tyro.cli(config_class, description=sys.modules[main.__module__].__doc__)
+    description, arguments = sys.modules[main.__module__].__doc__, sys.argv[1:]
+    default = config_class() if presets is None else next(iter(presets.values()))
+    if presets:
+        description += f"\n\n--preset {{{','.join(presets)}}} chooses the defaults of all options."
+        default, arguments = _preset(presets, arguments)
+    config = tyro.cli(config_class, description=description, args=arguments, default=default)
     if getattr(config, "seed", 0) < 0:  # not every command draws numbers
         _fail(f"--seed must be 0 or more, not {config.seed}")
     try:
@@ -90,6 +101,21 @@ def run(main: Callable[[Any], None], config_class: type) -> None:
         console.print(f"{stop}\n  {resume_command()}", soft_wrap=True, markup=False)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _preset(presets: Mapping[str, Any], arguments: list[str]) -> tuple[Any, list[str]]:
+    """The preset that `--preset NAME` or `--preset=NAME` names, else the first, and the other arguments."""
+    names = [argument for place, argument in enumerate(arguments) if place and arguments[place - 1] == "--preset"]
+    names += [argument.partition("=")[2] for argument in arguments if argument.startswith("--preset=")]
+    if not names and "--preset" not in arguments:
+        return next(iter(presets.values())), arguments
+    if len(names) != 1 or names[0] not in presets:
+        _fail(f"--preset takes one of {', '.join(presets)}, not {' '.join(names) or 'nothing'}")
+    left = [argument for argument in arguments if not argument.startswith("--preset=")]
+    if "--preset" in left:
+        place = left.index("--preset")
+        left = left[:place] + left[place + 2 :]
+    return presets[names[0]], left
 
 
 def _fail(message: str) -> None:

@@ -27,7 +27,7 @@ def tokenizer(tmp_path_factory):
 def corpus(seed, count):
     rng = np.random.default_rng(seed)
     documents = [write_document(rng, Population()) for _ in range(count)]
-    return [d.text if d.kind == "worksheet" else f"{r1_zero_prompt(d.problem.question)} {d.text}" for d in documents]
+    return [d.text if d.kind == "worksheet" else f"{r1_zero_prompt(d.record['question'])} {d.text}" for d in documents]
 
 
 # Tokenizer

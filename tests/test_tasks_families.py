@@ -206,7 +206,7 @@ def test_a_broken_record_says_which_field(part):
             assert judgement.outcome == "gold_unparseable" and repr(name) in judgement.reason, broken
 
 
-BAD = (None, [], {}, [None], [[1]], "", 0.5, True)
+BAD = (None, [], {}, [None], [[1]], "", 0.5, True, -(10**5000))
 
 
 def test_a_record_of_no_family_cannot_be_judged():

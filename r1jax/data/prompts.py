@@ -21,11 +21,19 @@ def r1_zero_prompt(question: str) -> str:
     return f"{R1_ZERO_PREFIX} {question} {R1_ZERO_SUFFIX}"
 
 
+def chat_prompt(question: str) -> str:
+    """The prompt of every stage after R1-Zero, in the manner of `r1jax.data.chat.plain_template`."""
+    return f"User: {question} {R1_ZERO_SUFFIX}"
+
+
+PROMPTS = {"r1_zero": r1_zero_prompt, "chat": chat_prompt}
+
+
 def document_text(document: Document) -> str:
-    """A document of the corpus as a model reads it: solutions follow the R1-Zero prompt, worksheets stand alone."""
-    if document.kind == "worksheet":
+    """A document of the corpus as a model reads it: responses follow the prompt of their form, worksheets stand alone."""
+    if document.form == "worksheet":
         return document.text
-    return f"{r1_zero_prompt(document.problem.question)} {document.text}"
+    return f"{PROMPTS[document.form](document.record['question'])} {document.text}"
 
 
 def pad_prompts(prompts: list[list[int]], slots: int) -> tuple[np.ndarray, np.ndarray]:

@@ -11,10 +11,12 @@ import numpy as np
 from r1jax.rewards.format import extract_answer
 from r1jax.rewards.judgement import Judgement
 from r1jax.tasks.expression import evaluate
+from r1jax.tasks.languages import Language
 
 SMALLEST, LARGEST = 2, 15
 LEVELS = (1, 2, 3)
 QUESTION_PHRASES = ("Use two of the numbers", "to make")
+CHINESE_PHRASES = ("用其中两个数", "得到")
 HELD_OUT_SHARE = 10  # one problem in ten
 
 
@@ -24,16 +26,18 @@ class Problem(NamedTuple):
     numbers: tuple[int, ...]
     target: int
     level: int
+    language: Language = "en"
 
     @property
     def question(self) -> str:
-        start, goal = QUESTION_PHRASES
-        return f"{start} {' '.join(map(str, self.numbers))} {goal} {self.target} ."
+        start, goal = QUESTION_PHRASES if self.language == "en" else CHINESE_PHRASES
+        return f"{start} {' '.join(map(str, self.numbers))} {goal} {self.target} {'.' if self.language == 'en' else '。'}"
 
     @property
     def record(self) -> dict:
-        """What a reward needs to judge an answer."""
-        return {"numbers": list(self.numbers), "target": self.target, "level": self.level}
+        """The problem, and what a reward needs to judge an answer."""
+        asked = {"family": "countdown", "level": self.level, "language": self.language, "question": self.question}
+        return asked | {"numbers": list(self.numbers), "target": self.target}
 
 
 def candidates(numbers: tuple[int, ...]) -> list[tuple[str, int]]:

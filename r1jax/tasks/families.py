@@ -13,9 +13,24 @@ import numpy as np
 from r1jax.rewards.code import code_reward
 from r1jax.rewards.judgement import Judgement
 from r1jax.rewards.math import math_reward
-from r1jax.tasks import arithmetic, countdown, equations, gym, knights, modular, programs, sequences, strings
-from r1jax.tasks.answers import BrokenRecord, field, judge_answer, plain
+from r1jax.tasks import (
+    arithmetic,
+    chains,
+    countdown,
+    equations,
+    functions,
+    gym,
+    knights,
+    modular,
+    programs,
+    requests,
+    safety,
+    sequences,
+    strings,
+)
+from r1jax.tasks.answers import MAX_NUMBER_LENGTH, BrokenRecord, field, judge_answer, plain, shown
 from r1jax.tasks.expression import evaluate
+from r1jax.tasks.languages import LANGUAGES, Language
 from r1jax.tasks.levels import LEVELS
 
 TRIES = 500
@@ -46,9 +61,15 @@ class Part(NamedTuple):
 
     family: Family
     level: int
+    language: Language | None = None
+    """Of a family of the miniature world; None draws one for every problem."""
+
+    def draw(self, rng: np.random.Generator) -> dict:
+        """A problem of either split."""
+        return self.family.draw(self.level, rng, *([self.language] if self.language else []))
 
 
-def draw_countdown(level: int, rng: np.random.Generator) -> dict:
+def draw_countdown(level: int, rng: np.random.Generator, language: Language = "en") -> dict:
     """A countdown problem of a level, from both splits, its numbers in random order.
 
     Raises:
@@ -57,8 +78,13 @@ def draw_countdown(level: int, rng: np.random.Generator) -> dict:
     train, held_out = (countdown.problems(level, split) for split in ("train", "held_out"))
     place = int(rng.integers(len(train) + len(held_out)))
     problem = train[place] if place < len(train) else held_out[place - len(train)]
-    problem = problem._replace(numbers=tuple(rng.permutation(problem.numbers).tolist()))
-    return {"family": "countdown", "question": problem.question} | problem.record
+    numbers = tuple(rng.permutation(problem.numbers).tolist())
+    return problem._replace(numbers=numbers, language=language).record
+
+
+def draw_either_countdown(level: int, rng: np.random.Generator, language: Language | None = None) -> dict:
+    """`draw_countdown` in a language drawn at random unless one is given."""
+    return draw_countdown(level, rng, language or str(rng.choice(LANGUAGES)))
 
 
 def judge_countdown(record: dict, completion: str) -> Judgement:
@@ -77,7 +103,9 @@ def countdown_content(record: dict) -> str:
 def _prepare_countdown(record: dict):
     numbers, target = field(record, "numbers", list), field(record, "target", int)
     if not all(type(number) is int for number in numbers):
-        raise BrokenRecord(f"field 'numbers' holds {str(numbers)[:80]}; expected whole numbers")
+        raise BrokenRecord(f"field 'numbers' holds {shown(numbers, 80)}; expected whole numbers")
+    if abs(target) >= 10**MAX_NUMBER_LENGTH:
+        raise BrokenRecord(f"field 'target' holds more than {MAX_NUMBER_LENGTH} digits")
     return Fraction(target), lambda text: read_countdown(text, numbers, target)
 
 
@@ -116,10 +144,22 @@ GYM_FAMILIES = tuple(
 )
 """The families of reasoning-gym that are admitted; drawing from them needs the extra, judging them does not."""
 
+MINIATURE = {
+    family.name: family
+    for family in (
+        Family("countdown", (1, 2), draw_either_countdown, judge_countdown, countdown_content),
+        Family("chains", chains.LEVELS, chains.draw, chains.judge, chains.content),
+        Family("functions", functions.LEVELS, functions.draw, functions.judge, functions.content),
+        Family("requests", requests.LEVELS, requests.draw, requests.judge, requests.content),
+        Family("safety", safety.LEVELS, safety.draw, safety.judge, safety.content),
+    )
+}
+"""The families of the miniature world, each in two languages; their `draw` also takes one."""
+
 PUBLISHED = {"math": math_reward, "code": code_reward}
 """The judges of families that are read from published sets and not made here."""
 
-_BY_NAME = {family.name: family for family in FAMILIES + GYM_FAMILIES}
+_BY_NAME = MINIATURE | {family.name: family for family in FAMILIES + GYM_FAMILIES}
 
 
 def family_of(record: dict) -> Family:
@@ -170,10 +210,36 @@ def draw_records(parts: Sequence[Part], split: Split, count: int, rng: np.random
     return [_draw_fresh(part, split, seen[part.family.name], rng) for part in chosen]
 
 
+def read_parts(names: Sequence[str]) -> list[Part]:
+    """The parts that names such as `arithmetic:2`, `countdown:1:zh` or `reasoning_gym:NAME:1` stand for.
+
+    A family of the miniature world is taken before another of the same name; without a language it draws one for every
+    problem.
+
+    Raises:
+      ValueError: a name is of no family, or its level or language is not one of the family's.
+    """
+    return [_read_part(name) for name in names]
+
+
+def _read_part(name: str) -> Part:
+    rest, _, language = name.rpartition(":") if name.endswith(tuple(f":{one}" for one in LANGUAGES)) else (name, "", "")
+    family_name, _, level = rest.rpartition(":")
+    family = MINIATURE.get(family_name) or _BY_NAME.get(family_name)
+    if family is None:
+        known = ", ".join(dict.fromkeys([*MINIATURE, *(family.name for family in FAMILIES)]))
+        raise ValueError(f"{name!r} names no family and level; expected NAME:LEVEL[:LANGUAGE] with a name of {known}")
+    if not level.isdigit() or int(level) not in family.levels:
+        raise ValueError(f"{name!r}: the levels of {family_name} are {', '.join(map(str, family.levels))}")
+    if language and family_name not in MINIATURE:
+        raise ValueError(f"{name!r}: {family_name} has one language only; leave {language!r} away")
+    return Part(family, int(level), language or None)
+
+
 def _draw_fresh(part: Part, split: Split, seen: set[str], rng: np.random.Generator) -> dict:
     for _ in range(2):
         for _ in range(TRIES):
-            record = part.family.draw(part.level, rng)
+            record = part.draw(rng)
             content = part.family.content(record)
             if content not in seen and is_held_out(record) == (split == "held_out"):
                 seen.add(content)
