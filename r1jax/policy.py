@@ -15,6 +15,9 @@ from r1jax.models.transformer import init_params
 from r1jax.sharding import abstract_arrays
 from r1jax.train import TrainState, init_train_state
 
+REWARD_MODEL = "reward_model"
+"""The experiment, by its checkpoint's provenance, that makes a reward model (r1jax.reward_model) and no policy."""
+
 
 class Policy(NamedTuple):
     """A model that can be sampled."""
@@ -31,9 +34,12 @@ def load_policy(folder: str | Path, mesh) -> Policy:
     """Read a stage's latest weights and tokenizer onto the mesh.
 
     Raises:
-      UserError: the folder is not a finished stage's workdir, or its model does not divide over the mesh.
+      UserError: the folder is not a finished stage's workdir, holds a reward model, or its model does not divide over
+        the mesh.
     """
     parent = open_parent(folder)
+    if parent.provenance["run"].get("experiment") == REWARD_MODEL:
+        raise UserError(f"--init={folder} holds a reward model, not a policy: it scores texts and cannot write any")
     tokenizer = load_tokenizer(folder)
     try:
         model = ModelConfig(**parent.model)
@@ -46,13 +52,13 @@ def load_policy(folder: str | Path, mesh) -> Policy:
 
 
 def start_training(policy: Policy, optimizer, mesh, manager):
-    """The state to train and its reference: from the run's own latest checkpoint, else from the policy.
+    """The state to train: from the run's own latest checkpoint, else with the policy's weights and a fresh optimizer.
 
     Args:
       manager: the run's checkpoints.
 
     Returns:
-      state, its shardings, reference as (params, router_bias), and the step of the checkpoint, None for a fresh run.
+      state, its shardings, and the step of the checkpoint, None for a fresh run.
     """
     init = partial(init_params, policy.model)
     state, shardings = init_train_state(jax.random.key(0), init, optimizer, mesh)
@@ -60,11 +66,15 @@ def start_training(policy: Policy, optimizer, mesh, manager):
     if step is None:
         # Copied, because the state is donated to its first update and the policy is not.
         params, bias = jax.tree.map(jnp.copy, (policy.params, policy.router_bias))
-        state = state._replace(params=params, router_bias=bias)
-        return state, shardings, freeze(state), None
-    items = restore(manager, arrays=state._asdict() | {"reference": (state.params, state.router_bias)})
-    reference = tuple(items.pop("reference"))
-    return TrainState(**items), shardings, reference, step
+        return state._replace(params=params, router_bias=bias), shardings, None
+    return TrainState(**restore(manager, arrays=state._asdict())), shardings, step
+
+
+def start_reference(state: TrainState, manager):
+    """The reference policy as (params, router_bias): from the run's latest checkpoint, else the state's own weights."""
+    if manager.latest_step() is None:
+        return freeze(state)
+    return tuple(restore(manager, arrays={"reference": (state.params, state.router_bias)})["reference"])
 
 
 def freeze(state: TrainState):

@@ -25,15 +25,19 @@ DOORS = {
     "models": {"ops", "sharding"},
     "interop": {"models"},
     "generation": {"models", "ops", "sharding", "config"},
-    "evaluation": {"generation", "rewards", "data", "tasks", "config"},
+    "evaluation": {"generation", "rewards", "data", "tasks", "config", "metrics"},
     "train": {"sharding", "optimizer", "ops", "config"},
     "checkpoint": {"config", "train"},
     "policy": {"checkpoint", "config", "data", "models", "sharding", "train"},
+    "reward_model": {"checkpoint", "config", "data", "models", "policy", "sharding"},
     "report": {"metrics"},
     "doctor": {"evaluation", "rewards"},
+    "judging": {"config", "data", "generation", "models", "ops", "policy", "rewards", "sharding"},
     "rl": {"generation", "models", "objectives", "ops", "train"},
 }
+DOORS["provenance"] = {"config"}
 DOORS["rl_loop"] = DOORS.keys() - {"report", "launch"}
+DOORS["collect"] = DOORS["rl_stage"] = DOORS["sft_stage"] = DOORS.keys() - {"interop"}
 
 # Rooms that may import a package; the rooms of the second table may not.
 KEEPERS = {"orbax": {"checkpoint"}, "flax": {"models", "sharding", "train"}, "grain": {"data"}}

@@ -2,7 +2,16 @@
 
 from r1jax.objectives.advantages import group_advantages
 from r1jax.objectives.grpo import grpo_loss, grpo_sums
+from r1jax.objectives.preference import pairwise_sums, pointwise_sums
 from r1jax.objectives.sft import next_token_sums
 from r1jax.ops.logprobs import token_logprobs
 
-__all__ = ["group_advantages", "grpo_loss", "grpo_sums", "next_token_sums", "token_logprobs"]
+__all__ = [
+    "group_advantages",
+    "grpo_loss",
+    "grpo_sums",
+    "next_token_sums",
+    "pairwise_sums",
+    "pointwise_sums",
+    "token_logprobs",
+]
