@@ -172,7 +172,7 @@ def publish(workdir: str | Path, target: str | Path) -> None:
     destination = target / FOLDER / source.name
     destination.mkdir(parents=True)
     for name in ("params", "router_bias", "model", "run"):
-        shutil.copytree(source / name, destination / name)
+        shutil.copytree(source / name, destination / name, ignore=shutil.ignore_patterns("commit_success.txt"))
     shutil.copy(source / "_CHECKPOINT_METADATA", destination)
     for tokenizer in workdir.glob("tokenizer.*"):
         shutil.copy(tokenizer, target)

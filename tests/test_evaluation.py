@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections import Counter
 from functools import partial
 
 import numpy as np
@@ -16,8 +17,20 @@ from r1jax.evaluation import (
     judged_groups,
     majority_vote,
     pass_at_k,
+    sample_record,
     summarize,
+    summarize_answers,
 )
+from r1jax.evaluation.measures import reflection_counts
+from r1jax.evaluation.statistics import (
+    Ratio,
+    bootstrap_intervals,
+    each,
+    resampled_vote_scores,
+    vote_scores,
+)
+from r1jax.evaluation.tables import comparison_table, evaluation_markdown
+from r1jax.evaluation.votes import ballots
 from r1jax.generation.rollout import Rollout
 from r1jax.generation.sampler import SamplingConfig
 from r1jax.rewards.format import extract_answer, format_reward
@@ -69,6 +82,147 @@ def test_interval_covers_the_truth_as_often_as_it_says():
 )
 def test_majority_vote(answers, correct, score):
     assert majority_vote(answers, correct) == score
+
+
+def test_equal_answers_that_were_judged_differently_share_their_win():
+    assert majority_vote([["a", "a", "a", "b"]], [[1, 0, 0, 1]]) == pytest.approx(1 / 3)
+
+
+def vote_of(row, right):
+    """cons@k of one list of answers, counted by hand: equal answers are equally right here."""
+    votes = Counter(answer for answer in row if answer is not None)
+    if not votes:
+        return 0.0
+    winners = [answer for answer in votes if votes[answer] == max(votes.values())]
+    return sum(right[row.index(answer)] for answer in winners) / len(winners)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 5])
+def test_votes_of_fewer_are_the_mean_over_all_subsets(k):
+    """Against brute force over every subset; answer 0 is right, 3 is no answer."""
+    drawn = np.random.default_rng(2).integers(0, 4, (6, 7))
+    answers = [[None if a == 3 else int(a) for a in row] for row in drawn]
+    correct = (drawn == 0).astype(int)
+    expected = [
+        np.mean([vote_of([row[i] for i in s], [right[i] for i in s]) for s in itertools.combinations(range(7), k)])
+        for row, right in zip(answers, correct.tolist(), strict=True)
+    ]
+    found = resampled_vote_scores(answers, correct, k, seed=0, resamples=20_000)
+    np.testing.assert_allclose(found, expected, atol=0.015)
+    np.testing.assert_array_equal(found, resampled_vote_scores(answers, correct, k, seed=0, resamples=20_000))
+    whole = resampled_vote_scores(answers, correct, 7, seed=1, resamples=3)
+    np.testing.assert_allclose(whole, vote_scores(answers, correct), rtol=1e-12)
+    with pytest.raises(ValueError, match="a vote of 8 needs at least 8 samples"):
+        resampled_vote_scores(answers, correct, 8, seed=0)
+
+
+def test_bootstrap_is_that_of_a_loop():
+    rng = np.random.default_rng(3)
+    ratio = Ratio(rng.integers(0, 5, 40).astype(float), rng.integers(0, 3, 40) + 2.0)
+    draws = np.random.default_rng(5)
+    weights = np.concatenate([draws.multinomial(40, np.full(40, 1 / 40), size=n) for n in (64, 64, 22)])
+    total = lambda row, values: sum(weight * value for weight, value in zip(row, values, strict=True))
+    means = [total(row, ratio.parts) / total(row, ratio.wholes) for row in weights]
+    found = bootstrap_intervals({"a": ratio, "b": each(ratio.parts)}, seed=5, resamples=150)
+    np.testing.assert_allclose(found["a"], np.percentile(means, [2.5, 97.5]), rtol=1e-12)
+
+
+def test_bootstrap_covers_the_truth():
+    """Over all problems, and over a family that has about half of them."""
+    rng, covered = np.random.default_rng(5), np.zeros(2)
+    for trial in range(200):
+        difficulty, part = rng.beta(0.5, 0.5, 200), rng.random(200) < 0.5
+        correct = (rng.random((200, 8)) < difficulty[:, None]).mean(axis=1)
+        ratios = {"all": each(correct), "part": Ratio(correct * part, part.astype(float))}
+        intervals = bootstrap_intervals(ratios, seed=trial, resamples=500)
+        covered += [low < 0.5 < high for low, high in intervals.values()]
+    assert (covered / 200 > 0.92).all() and (covered / 200 < 0.98).all()
+
+
+def test_bootstrap_says_nothing_of_one_problem():
+    one = Ratio(np.array([1.0, 0.0]), np.array([1.0, 0.0]))
+    assert bootstrap_intervals({"one": one, "two": each([1.0, 0.0])}, seed=0) == {"one": None, "two": [0.0, 1.0]}
+    assert bootstrap_intervals({"one": one}, seed=0) == {"one": None} and one.value == 1.0
+
+
+def test_reflection_words_in_both_languages():
+    counts = reflection_counts("Wait, WAIT. Waiter! but等等，不对 wait等等 check_ recheck error.")
+    assert counts == {"wait": 3, "but": 1, "等等": 2, "不对": 1, "error": 1}
+
+
+def answered(text, outcome, **more):
+    judgements = {"accuracy": Judgement(outcome, float(outcome == "correct")), **more}
+    return Response(text, len(text), True, judgements)
+
+
+def test_families_levels_and_scores_of_any_kind():
+    """Three families, one without levels; a further judge that fails once; no judge of the format."""
+    records = [
+        {"family": "chains", "level": 1}, {"family": "chains", "level": 2}, {"family": "math", "level": "Level 5"},
+        {"family": "requests"}, {"family": "math", "level": "Level 5", "benchmark": "aime"},
+    ]  # fmt: skip
+    outcomes = ["correct", "wrong", "correct", "wrong", "error"]
+    groups = [
+        [
+            answered("ab", outcome, language=Judgement(outcome, 0.5 * (outcome == "correct"))),
+            answered("abcd", "wrong", language=Judgement("correct", 1.0)),
+        ]
+        for outcome in outcomes
+    ]
+    found = describe_responses(records, groups)
+    assert found["accuracy"] == 0.2 and "format_share" not in found and "verify_share" not in found
+    assert found["accuracy_chains"] == 0.25 and found["accuracy_chains_level_1"] == 0.5
+    assert found["accuracy_chains_level_2"] == 0.0 and found["accuracy_math_level_5"] == 0.5
+    assert found["accuracy_requests"] == 0.0 and found["accuracy_aime"] == 0.0 and "accuracy_level_1" not in found
+    assert found["language_score"] == pytest.approx(6 / 9)
+    assert found["mean_response_tokens"] == 3.0 and found["mean_response_tokens_correct"] == 2.0
+    result = summarize_answers(records, groups, [[1, 2], [1, 1], [1, 1], None, [None, 1]])
+    assert list(result["breakdown"]) == ["aime", "chains", "math", "requests"]
+    assert result["breakdown"]["chains"]["levels"]["1"]["accuracy"] == 0.5
+    assert result["breakdown"]["chains"]["interval95"]["accuracy"] == [0.0, 0.5]
+    assert result["breakdown"]["math"]["interval95"]["accuracy"] is None
+    assert "majority_at_2" not in result["breakdown"]["requests"]
+    assert result["breakdown"]["chains"]["majority_at_2"] == 0.25
+    # ties: half right; two equal answers of which one is right; none right; no answer never wins
+    assert result["majority_at_2"] == (0.5 + 0.0 + 0.5 + 0.0) / 4 and result["problems_with_a_vote"] == 4
+    assert result["lengths"]["correct"] == {"responses": 2, "mean": 2.0, "median": 2.0, "p90": 2.0, "max": 2.0}
+    page = evaluation_markdown("T", ["How."], result)
+    assert "| chains | 1 | 1 | 0.500 | – | 3.0 |" in page and "| mean score, language | 0.667 |" in page
+    assert sample_record(0, "x", 0, "p", records[0], groups[0][0])["checks"] == []
+
+
+def test_unknown_lengths_are_left_out():
+    response = respond("", "3 * 4")._replace(tokens=None, finished=None)
+    result = summarize([RECORD], [[response, response]], extract_answer)
+    assert not [name for name in result if "tokens" in name or "truncated" in name]
+    assert result["lengths"]["unit"] == "characters" and result["lengths"]["all"]["mean"] == len(response.text)
+    assert "in characters" in evaluation_markdown("T", [], result)
+
+
+def test_the_table_shows_what_all_columns_have():
+    groups = [[respond("3 * 4 = 12 yes", "3 * 4")] * 8] * 2
+    one, two = (summarize([RECORD] * 2, groups[:2], extract_answer) for _ in range(2))
+    two.pop("pass_at_8")
+    labels = list(comparison_table({"a": one, "b": two}).columns[0].cells)
+    assert labels[:3] == ["accuracy (pass@1)", "pass@4", "majority vote of 8"] and "pass@1" not in labels
+
+
+def test_ballots_of_mathematics_are_values():
+    record = {"family": "math", "answer": "1/2"}
+    texts = [r"\boxed{\frac{1}{2}}", r"\boxed{0.5}", r"so \boxed{ 1 / 2 }", r"\boxed{\dfrac12}", r"\boxed{0.25}"]
+    texts += ["none", r"\boxed{1/4}", r"\boxed{x+1}", r"\boxed{1+x}", r"\boxed{(1,2)}", r"\boxed{(2,1)}", r"\boxed{{}"]
+    found = ballots(record, texts)
+    half, quarter, none, line = found[0], found[4], found[5], found[7]
+    assert found[:4] == [half] * 4 and found[6] == quarter != half and none is None and found[11] is None
+    assert found[8] == line and found[9] != found[10]
+    assert ballots({"family": "math", "answer": "anything"}, texts) == found, "the gold answer is not looked at"
+
+
+def test_ballots_of_other_families_are_texts():
+    texts = ["<think> </think> <answer> 3 * 4 </answer>", "<think></think><answer>3*4</answer>", r"\boxed{4 * 3}", "no"]
+    assert ballots(RECORD, texts) == ["3*4", "3*4", "4*3", None]
+    assert ballots({"family": "code", "tests": ["assert True"]}, texts) is None
+    assert ballots({"family": "requests"}, texts) is None
 
 
 def test_behaviour_of_responses():

@@ -170,7 +170,7 @@ def test_rewritten_responses_are_right_readable_and_in_one_language(name):
     assert language_reward(record, again).score == 1.0
 
 
-@pytest.mark.parametrize("name", ["nonsense:1", "chains:9", "chains", "arithmetic:1:zh", ""])
+@pytest.mark.parametrize("name", ["nonsense:1", "chains:9", "arithmetic:1:zh", "chains:zh:1", ""])
 def test_a_part_that_does_not_exist_is_named(name):
     with pytest.raises(ValueError, match=repr(name)):
         read_parts([name])

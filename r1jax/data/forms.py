@@ -80,7 +80,8 @@ def _problem(row: dict) -> dict:
     record = {"question": row["problem"], "answer": number_text(answer)}
     solution = row.get("solution") or row.get("reference_solution")
     record |= {"solution": solution} if solution else {}
-    return record | ({"subject": row["type"]} if row.get("type") else {})
+    about = {"subject": row.get("type") or row.get("subject"), "level": row.get("level") or row.get("difficulty")}
+    return record | {name: value for name, value in about.items() if value}
 
 
 def _word_problem(row: dict) -> dict:

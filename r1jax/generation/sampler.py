@@ -26,6 +26,9 @@ class SamplingConfig:
     """Longest completion, in tokens; 32,768 in the paper's first 8,200 updates."""
     temperature: float = 1.0
     """Divides the logits, in sampling and in the log-probabilities trained on."""
+    top_p: float = 1.0
+    """Tokens are drawn from the likeliest that have this probability together; 1 draws from all of them. The trainer's
+    log-probabilities are over all tokens, so rollouts to train on want 1."""
     halvings: int = 0
     """How often a batch is halved as its rows finish: saves work where lengths differ, one compiled loop each."""
 
@@ -33,6 +36,8 @@ class SamplingConfig:
         """Raise UserError where a setting is impossible or the prompts do not divide over the mesh."""
         if self.temperature <= 0:
             raise UserError(f"--sampling.temperature must be above 0, not {self.temperature}")
+        if not 0 < self.top_p <= 1:
+            raise UserError(f"--sampling.top-p must be above 0 and at most 1, not {self.top_p}")
         for name in ("prompts", "group_size", "prompt_slots", "max_new_tokens"):
             if getattr(self, name) < 1:
                 raise UserError(f"--sampling.{name.replace('_', '-')} must be 1 or more, not {getattr(self, name)}")
@@ -51,7 +56,7 @@ def make_sampler(model: ModelConfig, config: SamplingConfig, mesh, *, eos_id: in
         prompts, lengths, keys = jax.device_put((prompts, lengths, keys), batch_sharding(mesh))
         return generate(
             model, *policy, prompts, lengths, keys, group_size=config.group_size, max_new_tokens=config.max_new_tokens,
-            eos_id=eos_id, temperature=config.temperature, halvings=config.halvings,
+            eos_id=eos_id, temperature=config.temperature, top_p=config.top_p, halvings=config.halvings,
         )  # fmt: skip
 
     return sample

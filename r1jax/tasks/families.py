@@ -211,7 +211,7 @@ def draw_records(parts: Sequence[Part], split: Split, count: int, rng: np.random
 
 
 def read_parts(names: Sequence[str]) -> list[Part]:
-    """The parts that names such as `arithmetic:2`, `countdown:1:zh` or `reasoning_gym:NAME:1` stand for.
+    """The parts that names such as `arithmetic:2`, `countdown:1:zh` or `chains`, for all of its levels, stand for.
 
     A family of the miniature world is taken before another of the same name; without a language it draws one for every
     problem.
@@ -219,21 +219,24 @@ def read_parts(names: Sequence[str]) -> list[Part]:
     Raises:
       ValueError: a name is of no family, or its level or language is not one of the family's.
     """
-    return [_read_part(name) for name in names]
+    return [part for name in names for part in _read_parts(name)]
 
 
-def _read_part(name: str) -> Part:
-    rest, _, language = name.rpartition(":") if name.endswith(tuple(f":{one}" for one in LANGUAGES)) else (name, "", "")
-    family_name, _, level = rest.rpartition(":")
+def _read_parts(name: str) -> list[Part]:
+    rest, language = name, None
+    if name.endswith(tuple(f":{one}" for one in LANGUAGES)):
+        rest, _, language = name.rpartition(":")
+    head, colon, tail = rest.rpartition(":")
+    family_name, levels = (head, [int(tail)]) if colon and tail.isdecimal() else (rest, None)
     family = MINIATURE.get(family_name) or _BY_NAME.get(family_name)
     if family is None:
         known = ", ".join(dict.fromkeys([*MINIATURE, *(family.name for family in FAMILIES)]))
-        raise ValueError(f"{name!r} names no family and level; expected NAME:LEVEL[:LANGUAGE] with a name of {known}")
-    if not level.isdigit() or int(level) not in family.levels:
+        raise ValueError(f"{name!r} names no family; expected NAME[:LEVEL][:LANGUAGE] with a name of {known}")
+    if levels and levels[0] not in family.levels:
         raise ValueError(f"{name!r}: the levels of {family_name} are {', '.join(map(str, family.levels))}")
     if language and family_name not in MINIATURE:
         raise ValueError(f"{name!r}: {family_name} has one language only; leave {language!r} away")
-    return Part(family, int(level), language or None)
+    return [Part(family, level, language) for level in levels or family.levels]
 
 
 def _draw_fresh(part: Part, split: Split, seen: set[str], rng: np.random.Generator) -> dict:

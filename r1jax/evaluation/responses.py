@@ -1,0 +1,124 @@
+"""Sampling responses to problems and judging them."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import NamedTuple, Protocol
+
+import jax
+import numpy as np
+
+from r1jax.config import UserError
+from r1jax.data.prompts import pad_prompts
+from r1jax.generation.rollout import Rollout
+from r1jax.generation.sampler import SamplingConfig
+from r1jax.rewards.judgement import Judgement
+from r1jax.rewards.verdict import Judging, Submit
+
+EVALUATION_STREAM = 1  # folded into the seed; training folds in another number
+
+
+class Response(NamedTuple):
+    """One completion with its judgements."""
+
+    text: str
+    tokens: int | None
+    """Length, end-of-sequence token included; None where whoever sampled it does not say."""
+    finished: bool | None
+    """Ended by itself, not cut at the limit; None where whoever sampled it does not say."""
+    judgements: dict[str, Judgement]
+    """By the name of the reward: accuracy, format."""
+
+    @property
+    def correct(self) -> bool:
+        return self.judgements["accuracy"].outcome == "correct"
+
+
+class Codec(Protocol):
+    """Texts to token ids and back: a tokenizer, or `r1jax.evaluation.prompts.Asked`."""
+
+    def encode(self, text: str) -> list[int]: ...
+
+    def decode(self, ids) -> str: ...
+
+
+def encode_prompts(tokenizer: Codec, prompts: Sequence[str], slots: int) -> tuple[np.ndarray, np.ndarray]:
+    """Token ids of the prompts, [P, slots] padded on the left, and their lengths [P].
+
+    Raises:
+      UserError: a prompt does not fit.
+    """
+    try:
+        return pad_prompts([tokenizer.encode(prompt) for prompt in prompts], slots)
+    except ValueError as error:
+        raise UserError(f"{error}; raise --sampling.prompt-slots") from error
+
+
+def respond(
+    sample: Callable[[np.ndarray, np.ndarray], Rollout], tokenizer: Codec, prompts: Sequence[str], slots: int
+) -> tuple[Rollout, list[list[str]]]:
+    """Sample completions of text prompts.
+
+    Args:
+      sample: (prompts [P, slots] int32, lengths [P]) -> Rollout.
+      tokenizer: encodes prompts and decodes completions.
+      prompts: P texts.
+      slots: width to which prompts are padded.
+
+    Returns:
+      The rollout as numpy arrays, and P lists of G texts.
+    """
+    rollout = sample(*encode_prompts(tokenizer, prompts, slots))
+    rollout = Rollout(*(np.asarray(x) for x in rollout))
+    texts = [
+        [tokenizer.decode(tokens[mask]) for tokens, mask in zip(group_tokens, group_mask)]
+        for group_tokens, group_mask in zip(rollout.tokens, rollout.mask)
+    ]
+    return rollout, texts
+
+
+def submit_groups(submit: Submit, records: Sequence[dict], texts: Sequence[Sequence[str]]) -> Judging:
+    """Begin to judge G completions of each of P records."""
+    pairs = [(record, text) for record, group in zip(records, texts, strict=True) for text in group]
+    return submit([record for record, _ in pairs], [text for _, text in pairs])
+
+
+def judged_groups(judging: Judging, rollout: Rollout, texts: Sequence[Sequence[str]]) -> list[list[Response]]:
+    """Wait for the verdicts on P groups of G completions, and join them to what was sampled."""
+    places = [(p, g) for p, group in enumerate(texts) for g in range(len(group))]
+    lengths, groups = rollout.mask.sum(-1), [[] for _ in texts]
+    for (p, g), judgements in zip(places, judging.result(), strict=True):
+        response = Response(texts[p][g], int(lengths[p, g]), bool(rollout.finished[p, g]), judgements)
+        groups[p].append(response)
+    return groups
+
+
+def evaluation_batches(
+    sample, tokenizer: Codec, config: SamplingConfig, *, seed: int, submit: Submit, records, prompts, start: int = 0
+) -> Iterator[list[list[Response]]]:
+    """Sample config.group_size responses to every problem, and judge them while the next ones are sampled.
+
+    A batch's noise follows from the seed and its number alone, so an evaluation that goes on at `start` gives the
+    responses it would have given.
+
+    Args:
+      sample: (prompts [P, S], lengths [P], key=) -> Rollout of P = config.prompts groups.
+      submit: begins to judge; one of the judges is "accuracy", one "format".
+      records, prompts: N problems. The last batch is filled up by repetition, and the repeats are dropped.
+      start: problems that are done already, whole batches of them.
+
+    Yields:
+      The judged groups of the next config.prompts problems.
+    """
+    root, waiting = jax.random.fold_in(jax.random.key(seed), EVALUATION_STREAM), None
+    for place in range(start, len(prompts), config.prompts):
+        some = list(prompts[place : place + config.prompts])
+        padded = some + [some[0]] * (config.prompts - len(some))
+        key = jax.random.fold_in(root, place // config.prompts)
+        rollout, texts = respond(partial(sample, key=key), tokenizer, padded, config.prompt_slots)
+        texts = texts[: len(some)]
+        judging = submit_groups(submit, records[place : place + len(some)], texts)
+        if waiting:
+            yield judged_groups(*waiting)
+        waiting = judging, rollout, texts
+    if waiting:
+        yield judged_groups(*waiting)
