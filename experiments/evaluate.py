@@ -62,6 +62,8 @@ class Config:
     """group_size is the number of samples a problem (k)."""
     judge_workers: int = 2
     """Processes that judge mathematics and programs."""
+    allow_unsafe_exec: bool = False
+    """Run programs without isolation where this host offers none."""
     mesh: MeshConfig = MeshConfig()
 
 
@@ -93,8 +95,9 @@ def main(config: Config) -> None:
     protocol = describe_protocol(paths, origin, problems=len(records), samples=samples)
     claim_protocol(workdir, protocol)
     log = ResponseLog(workdir / "responses.jsonl", records, prompts, samples, config.sampling.prompts)
-    judges = judges_of(config.prompt, language=config.language)
-    with open_judges(judges, records, workers=config.judge_workers) as submit:
+    judges = judges_of(config.prompt, language=config.language, allow_unsafe=config.allow_unsafe_exec)
+    options = {"workers": config.judge_workers, "allow_unsafe": config.allow_unsafe_exec}
+    with open_judges(judges, records, **options) as submit:
         if config.completions:
             size = {"size": config.sampling.prompts, "start": len(log.groups)}
             follow(stored_batches(submit, records, stored, **size), log)

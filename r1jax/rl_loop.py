@@ -4,6 +4,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -29,6 +30,17 @@ from r1jax.sharding import batch_sharding, check_divides
 from r1jax.train import TrainState, check_finite, gradient_sums, make_train_step
 
 TRAINING_STREAM = 0  # folded into the seed; r1jax.evaluation has its own, so that they never share noise
+
+
+class Asked(NamedTuple):
+    """Problems, as records for the judges and prompts for the policy."""
+
+    records: Sequence[dict]
+    prompts: Sequence[str]
+
+
+Reward = Callable[[int, Asked, list[list[Response]], np.random.Generator], GroupRewards]
+"""(iteration, P problems, P groups of G judged responses, rng) -> numbers to be maximised, and which are known."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +78,8 @@ class GrpoConfig:
                 f"reference_every {self.reference_every} is not a multiple of mini_batches {self.mini_batches}"
             )
         self.sampling.check(mesh)
+        if self.sampling.top_p < 1:
+            raise UserError("--grpo.sampling.top-p must be 1: the trainer's log-probabilities know no nucleus")
         check_divides(mesh, rows // self.mini_batches // self.micro_batches, "batch", "a micro-batch")
 
 
@@ -78,7 +92,7 @@ def make_grpo_iteration(
     *,
     seed: int,
     submit: Submit,
-    reward: Callable[[list[list[Response]], np.random.Generator], GroupRewards],
+    reward: Reward,
 ):
     """Compile one iteration of GRPO.
 
@@ -86,12 +100,12 @@ def make_grpo_iteration(
       policy: model and tokenizer; its weights are not read, the state's are.
       submit: begins to judge completions, which goes on while the trainer's log-probabilities are computed;
         `RewardPool.submit`, or `partial(judge_inline, judges)`. "accuracy" and "format" must be among the judges.
-      reward: (P groups of G judged responses, random generator) -> numbers to be maximised, and which are known.
+      reward: what is maximised.
 
     Returns:
-      iteration(state, reference, step, records, prompts) -> (state, metrics, groups). `state` is donated;
-      `reference` is (params, router_bias) of the reference policy; `step` names the iteration and its noise;
-      `records` and `prompts` are config.sampling.prompts problems. Metrics are floats, `groups` the judged responses.
+      iteration(state, reference, step, asked) -> (state, metrics, groups). `state` is donated; `reference` is (params,
+      router_bias) of the reference policy; `step` names the iteration and its noise; `asked` are
+      config.sampling.prompts problems. Metrics are floats, `groups` the judged responses.
     """
     model, tokenizer, sampling = policy.model, policy.tokenizer, config.sampling
     sample = make_sampler(model, sampling, mesh, eos_id=tokenizer.eos_id)
@@ -110,7 +124,8 @@ def make_grpo_iteration(
             updates.append(metrics)
         return state, {name: np.mean([m[name] for m in updates], axis=0).tolist() for name in updates[0]}
 
-    def iteration(state: TrainState, reference, step: int, records: Sequence[dict], prompts: Sequence[str]):
+    def iteration(state: TrainState, reference, step: int, asked: Asked):
+        records, prompts = asked
         clock = [time.monotonic()]
         tick = lambda: clock.append(time.monotonic()) or clock[-1] - clock[-2]
         rng = np.random.default_rng((seed, TRAINING_STREAM, step))
@@ -129,7 +144,7 @@ def make_grpo_iteration(
         seconds["scoring"] = tick()
 
         groups = judged_groups(judging, rollout, texts)
-        rewards, known, parts = reward(groups, rng)
+        rewards, known, parts = reward(step, asked, groups, rng)
         advantages = np.asarray(group_advantages(rewards, known))
         seconds["reward"] += tick()
 

@@ -15,14 +15,14 @@ from r1jax.data.prompts import R1_ZERO_SUFFIX
 from r1jax.data.tokenizer import load_tokenizer, train_tokenizer
 from r1jax.evaluation import Response, summarize_answers
 from r1jax.evaluation.files import ResponseLog, Stored, read_completions, stored_batches
-from r1jax.evaluation.judges import judges_of, needs_processes
+from r1jax.evaluation.judges import judges_of, needs_processes, open_judges
 from r1jax.evaluation.problems import INSTRUCTION, ask, draw_family_problems, question_text, read_benchmarks
 from r1jax.evaluation.votes import ballots
 from r1jax.metrics import read_json, read_json_lines
 from r1jax.rewards.judgement import Judgement
-from r1jax.rewards.sandbox import probe
+from r1jax.rewards.sandbox import SandboxUnavailable, probe
 from r1jax.rewards.verdict import judge_inline
-from r1jax.tasks import BASE_MODEL
+from r1jax.tasks import BASE_MODEL, functions
 from r1jax.tasks.families import FAMILIES, family_reward, read_parts
 
 ASSETS = os.environ.get("R1JAX_ASSETS")
@@ -217,7 +217,7 @@ def test_every_family_can_be_asked_and_summarised(family):
 
 @pytest.mark.parametrize(
     ("names", "says"),
-    [(["nothing:1"], "'nothing'"), (["countdown:9"], "the levels of countdown"), (["chess"], "'chess'")],
+    [(["nothing:1"], "'nothing:1'"), (["countdown:9"], "the levels of countdown"), (["chess"], "'chess'")],
 )
 def test_unknown_families_are_refused(names, says):
     with pytest.raises(UserError, match=says):
@@ -310,3 +310,22 @@ def test_programs_are_judged_in_processes(tmp_path):
     assert result["problems_with_a_vote"] == 0 and "majority_at_3" not in result
     assert result["outcomes"]["accuracy"]["no_answer"] == pytest.approx(1 / 6)
     assert result["outcomes"]["accuracy"]["error"] == 0
+
+
+def test_programs_are_refused_where_the_host_cannot_isolate_them(monkeypatch):
+    """The host of this test can, so what says that it cannot is put in its place."""
+
+    def none(*, allow_unsafe):
+        if not allow_unsafe:
+            raise SandboxUnavailable("accept the risk with --allow-unsafe-exec")
+
+    monkeypatch.setattr("r1jax.evaluation.judges.require_isolation", none)
+    programs = draw_family_problems(["functions:1"], "held_out", 1)
+    with pytest.raises(UserError, match="--allow-unsafe-exec"), open_judges(judges_of("chat", language=False), programs, workers=1):
+        pass
+    with open_judges(judges_of("chat", language=False), RECORDS, workers=1) as submit:
+        assert submit(RECORDS, ["<think> </think> \\boxed{1}"] * len(RECORDS)).result()
+    judges = judges_of("chat", language=False, allow_unsafe=True)
+    with open_judges(judges, programs, workers=1, allow_unsafe=True) as submit:
+        text = f"<think> </think> {functions.program(programs[0]['expression'])}"
+        assert submit(programs, [text]).result()[0]["accuracy"].outcome == "correct"

@@ -23,7 +23,7 @@ from r1jax.rewards.judgement import OUTCOMES, Judgement
 from r1jax.rewards.pool import RewardPool
 from r1jax.rewards.verdict import judge_inline
 from r1jax.rl import GrpoRows, Rows, completion_lengths, grpo_batch_loss, make_score, sorted_by_length
-from r1jax.rl_loop import GrpoConfig, make_grpo_iteration
+from r1jax.rl_loop import Asked, GrpoConfig, make_grpo_iteration
 from r1jax.sharding import MeshConfig, make_mesh
 from r1jax.tasks import BASE_MODEL
 from r1jax.tasks.countdown import countdown_reward, draw_problems
@@ -49,7 +49,7 @@ def policy(mesh):
     return load_policy(BASE_MODEL, mesh)
 
 
-def coin(groups, rng):
+def coin(step, asked, groups, rng):
     """Random rewards, known where both judges have decided."""
     judgements = [[response.judgements for response in group] for group in groups]
     known = combine_groups(judgements, {"accuracy": Term(), "format": Term()}).known
@@ -68,7 +68,7 @@ def start(policy, mesh, submit, reward=coin):
 
 def asked(step):
     drawn = draw_problems((1, 2), "train", CONFIG.sampling.prompts, np.random.default_rng(step))
-    return {"records": [p.record for p in drawn], "prompts": [r1_zero_prompt(p.question) for p in drawn]}
+    return Asked([p.record for p in drawn], [r1_zero_prompt(p.question) for p in drawn])
 
 
 def always(record, text):
@@ -85,11 +85,11 @@ def test_nothing_compiles_after_the_first_iteration(policy, mesh):
     with jax.set_mesh(mesh):
         state, iteration = start(policy, mesh, SUBMIT)
         reference = freeze(state)
-        state, *_ = iteration(state, reference, 1, **asked(1))
+        state, *_ = iteration(state, reference, 1, asked(1))
         first = len(compiled)
         lengths = []
         for step in range(2, 5):
-            state, metrics, groups = iteration(state, reference, step, **asked(step))
+            state, metrics, groups = iteration(state, reference, step, asked(step))
             reference = freeze(state)
             lengths.append(tuple(r.tokens for group in groups for r in group))
     assert first > 3, "the listener heard nothing"
@@ -100,7 +100,7 @@ def test_nothing_compiles_after_the_first_iteration(policy, mesh):
 def test_first_updates_are_on_policy_and_sampler_agrees_with_trainer(policy, mesh):
     with jax.set_mesh(mesh):
         state, iteration = start(policy, mesh, SUBMIT)
-        _, metrics, _ = iteration(state, freeze(state), 1, **asked(1))
+        _, metrics, _ = iteration(state, freeze(state), 1, asked(1))
     assert metrics["sampler_mismatch_max"] < 1e-5
     assert 0 < metrics["entropy"] < np.log(policy.model.vocab_size)
     assert metrics["grad_norm"] > 0
@@ -116,14 +116,14 @@ def test_an_outage_of_a_judge_teaches_nothing(policy, mesh, failing):
     judges = {"accuracy": always, "format": always, failing: flaky}
 
     questions = asked(1)
-    for index, record in enumerate(questions["records"]):
+    for index, record in enumerate(questions.records):
         record["lost"] = index < 2
     with jax.set_mesh(mesh):
         state, iteration = start(policy, mesh, partial(judge_inline, judges))
         reference = freeze(state)
-        everything_lost = {**questions, "records": [r | {"lost": True} for r in questions["records"]]}
+        everything_lost = questions._replace(records=[r | {"lost": True} for r in questions.records])
         before = jax.tree.map(np.asarray, state.params)
-        state, metrics, _ = iteration(state, reference, 1, **everything_lost)
+        state, metrics, _ = iteration(state, reference, 1, everything_lost)
         assert metrics["outcomes"][failing] == dict.fromkeys(OUTCOMES, 0.0) | {"timeout": 1.0}
         assert metrics["grad_norm"] == 0.0 == metrics["reward"] and metrics["masked_share"] == 1.0
         decayed = jax.tree.map(
@@ -134,7 +134,7 @@ def test_an_outage_of_a_judge_teaches_nothing(policy, mesh, failing):
             for key in path:
                 expected = expected[key.key]
             np.testing.assert_allclose(leaf, expected, rtol=1e-6)
-        _, metrics, _ = iteration(state, reference, 1, **questions)
+        _, metrics, _ = iteration(state, reference, 1, questions)
     assert metrics["outcomes"][failing]["timeout"] == 0.5 == metrics["masked_share"] and metrics["grad_norm"] > 0
 
 
@@ -146,7 +146,7 @@ def test_a_pool_judges_as_this_process_does(policy, mesh):
         for submit in (inline, pool.submit):
             with jax.set_mesh(mesh):
                 state, iteration = start(policy, mesh, submit)
-                state, metrics, groups = iteration(state, freeze(state), 1, **asked(1))
+                state, metrics, groups = iteration(state, freeze(state), 1, asked(1))
             del metrics["seconds"]
             results.append((metrics, groups, jax.tree.map(np.asarray, state.params)))
     (metrics, groups, params), (theirs, their_groups, their_params) = results

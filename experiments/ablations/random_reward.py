@@ -21,7 +21,7 @@ class Config(r1_zero.Config):
     """Checkpoints, metrics, samples, summary and report go here; a stopped run resumes from here."""
 
 
-def random_reward(groups, rng: np.random.Generator) -> GroupRewards:
+def random_reward(step, asked, groups, rng: np.random.Generator) -> GroupRewards:
     """0 or 1 with equal chance, whatever the response; [P, G]."""
     coins = rng.integers(0, 2, (len(groups), len(groups[0]))).astype(np.float32)
     return GroupRewards(coins, np.ones(coins.shape, bool), {})

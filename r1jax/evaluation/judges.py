@@ -1,24 +1,29 @@
-"""Which judges an evaluation asks, and where they run."""
+"""Which judges a stage asks, and where they run."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from functools import partial
 
+from r1jax.config import UserError
 from r1jax.evaluation.problems import PromptForm
 from r1jax.rewards.format import format_reward, think_format_reward
 from r1jax.rewards.language import language_reward
 from r1jax.rewards.pool import RewardPool
+from r1jax.rewards.sandbox import SandboxUnavailable, require_isolation
 from r1jax.rewards.verdict import Judge, Submit, judge_inline
 from r1jax.tasks.families import family_reward
 
-IN_PROCESSES = ("math", "code", "programs", "functions")
+RUN_PROGRAMS = ("code", "programs", "functions")
+IN_PROCESSES = ("math", *RUN_PROGRAMS)
 """Families whose judges use sympy or the sandbox: they may hang, crash or take long."""
 DEADLINE = 120.0
 """Seconds for one judgement in a worker; the judges' own limits are shorter."""
 
 
-def judges_of(form: PromptForm, *, language: bool) -> dict[str, Judge]:
+def judges_of(form: PromptForm, *, language: bool, allow_unsafe: bool = False) -> dict[str, Judge]:
     """Accuracy by the family of the record, the format of a form of prompt, and language consistency if asked for."""
-    judges = {"accuracy": family_reward, "format": format_reward if form == "r1_zero" else think_format_reward}
+    accuracy = partial(family_reward, allow_unsafe=True) if allow_unsafe else family_reward
+    judges = {"accuracy": accuracy, "format": format_reward if form == "r1_zero" else think_format_reward}
     return judges | ({"language": language_reward} if language else {})
 
 
@@ -28,11 +33,28 @@ def needs_processes(record: dict) -> bool:
 
 
 @contextlib.contextmanager
-def open_judges(judges: dict[str, Judge], records: Sequence[dict], *, workers: int) -> Iterator[Submit]:
-    """A function that begins to judge: in worker processes where some record needs them, in this one otherwise."""
+def open_judges(
+    judges: dict[str, Judge], records: Sequence[dict], *, workers: int, allow_unsafe: bool = False
+) -> Iterator[Submit]:
+    """A function that begins to judge: in worker processes where some record needs them, in this one otherwise.
+
+    Args:
+      judges: by name.
+      records: all that will be judged, or one of every kind.
+      workers: processes.
+      allow_unsafe: go on where this host cannot isolate programs.
+
+    Raises:
+      UserError: there are programs to judge, and this host cannot isolate them.
+    """
     hard = next(filter(needs_processes, records), None)
     if hard is None:
         yield lambda some, texts: judge_inline(judges, some, texts)
         return
+    if any(record["family"] in RUN_PROGRAMS for record in records):
+        try:
+            require_isolation(allow_unsafe=allow_unsafe)  # warns here, and not in the workers alone, of a weak level
+        except SandboxUnavailable as error:
+            raise UserError(str(error)) from error
     with RewardPool(judges, workers=workers, timeout=DEADLINE, warm_up=[(hard, "\\boxed{1}")]) as pool:
         yield pool.submit

@@ -1,5 +1,6 @@
-"""A self-contained HTML report of an R1-Zero run: what changed from before to after, and the curves between."""
+"""Self-contained HTML reports: of a run of reinforcement learning, and of the whole chain."""
 
+from r1jax.report.chain import write_chain_report
 from r1jax.report.page import write_report
 
-__all__ = ["write_report"]
+__all__ = ["write_chain_report", "write_report"]

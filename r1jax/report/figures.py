@@ -126,6 +126,11 @@ def _main_figure(run: Run, rows: list[dict]) -> str:
     )
 
 
+def curve_figure(rows: list[dict], panel: Panel) -> str:
+    """One figure of metrics over the iterations of any run, a point for each of MAX_POINTS at most."""
+    return _panel_figure(rows[:: -(-len(rows) // MAX_POINTS)], panel)
+
+
 def _panel_figure(rows: list[dict], panel: Panel) -> str:
     def draw(axes):
         _curves(axes, rows, panel.left, scale=panel.scale)

@@ -19,7 +19,8 @@ NAMES = {  # by the name of a metric without the number at its end; also the ord
     "problems": "problems", "samples_per_problem": "samples a problem", "zero_variance_groups": "zero-variance groups",
     "reward": "mean reward", "entropy": "entropy, nats a token", "kl": "KL, nats a token", "grad_norm": "gradient norm",
     "clip_fraction": "clip fraction", "max_violation": "MaxVio", "sampler_mismatch": "mean, nats",
-    "sampler_mismatch_max": "largest, nats",
+    "sampler_mismatch_max": "largest, nats", "language_score": "language consistency",
+    "reflection_words": "reflection words a response", "helpful": "helpfulness reward", "safety": "safety reward",
 }  # fmt: skip
 
 
@@ -89,7 +90,7 @@ def shown(summary: dict, name: str) -> str:
         return "–"
     if name in ("problems", "samples_per_problem"):
         return str(value)
-    return f"{value:.1f}" if "tokens" in name else f"{100 * value:.1f}%"
+    return f"{value:.1f}" if "tokens" in name or "words" in name else f"{100 * value:.1f}%"
 
 
 def shown_accuracy(summary: dict) -> str:

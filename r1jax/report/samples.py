@@ -24,7 +24,7 @@ def sample_pairs(run: Run) -> str:
     text = [f"{title}<p class=note>The first problems in order, not selected, one response each. {legend}</p>"]
     for problem in sorted(before | after)[:MAX_PAIRS]:
         text.append(_prompt(before.get(problem) or after[problem]))
-        pair = (_response(side, records.get(problem)) for side, records in (("before", before), ("after", after)))
+        pair = (response_article(side, records.get(problem)) for side, records in (("before", before), ("after", after)))
         text.append(f"<div class=two>{''.join(pair)}</div>")
     return "".join(text)
 
@@ -37,7 +37,7 @@ def training_samples(run: Run) -> str:
         return "<h2>Responses during training</h2><p>There are no samples from training.</p>"
     places = np.linspace(0, len(steps) - 1, min(MAX_TRAINING_SAMPLES, len(steps))).round().astype(int)
     chosen = (first[steps[place]] for place in places)
-    shown = (f"{_prompt(r)}{_response('iteration {}'.format(r['step']), r)}" for r in chosen)
+    shown = (f"{_prompt(r)}{response_article('iteration {}'.format(r['step']), r)}" for r in chosen)
     note = "<p class=note>One response of an iteration, iterations evenly spread, not selected.</p>"
     return f"<h2>Responses during training</h2>{note}{''.join(shown)}"
 
@@ -48,15 +48,16 @@ def _prompt(sample: dict) -> str:
     return f"<details class=prompt><summary><b>{html.escape(facts)}</b>, as prompted</summary>{prompt}</details>"
 
 
-def _response(side: str, sample: dict | None) -> str:
+def response_article(side: str, sample: dict | None) -> str:
+    """A response in a frame, with how it was judged, its length, and its checks marked."""
     if sample is None:
-        return f"<article><b>{side}</b> is missing</article>"
+        return f"<article><b>{html.escape(side)}</b> is missing</article>"
     outcomes = {name: judgement[0] for name, judgement in sample.get("judgements", {}).items()}
     verdict = html.escape(outcomes.pop("accuracy", "not judged"))
     extras = "".join(f" · {html.escape(name)} {html.escape(outcome)}" for name, outcome in outcomes.items())
     cut = "" if sample.get("finished", True) else " · cut at the limit"
     badge = f"<span class='badge {verdict}'>{verdict.replace('_', ' ')}</span>"
-    head = f"<b>{side}</b> {badge} {sample.get('tokens', '?')} tokens{extras}{cut}"
+    head = f"<b>{html.escape(side)}</b> {badge} {sample.get('tokens', '?')} tokens{extras}{cut}"
     return f"<article>{head}<div class=text>{_marked(sample.get('text', ''), sample.get('checks', ()))}</div></article>"
 
 

@@ -1,7 +1,7 @@
 """One reward from several judgements: weights, gates, and what is known."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +27,10 @@ class Combined(NamedTuple):
     parts: dict[str, float]
     """Weighted and gated score of every term."""
 
+    def plus(self, name: str, score: float) -> "Combined":
+        """With one more part, such as the score of a reward model; it does not make an unknown reward known."""
+        return Combined(self.reward + score if self.known else 0.0, self.known, self.parts | {name: score})
+
 
 class GroupRewards(NamedTuple):
     """The rewards of P groups of G completions."""
@@ -36,7 +40,7 @@ class GroupRewards(NamedTuple):
     known: np.ndarray
     """[P, G] bool; completions that are not known get advantage 0 and stay out of their group's statistics."""
     parts: dict[str, float]
-    """Mean part of every term over the known completions; 0 where none is known."""
+    """Mean part of every term over the known completions that have it; 0 where none is known."""
 
 
 def combine(judgements: Mapping[str, Judgement], terms: Mapping[str, Term]) -> Combined:
@@ -63,12 +67,19 @@ def combine(judgements: Mapping[str, Judgement], terms: Mapping[str, Term]) -> C
 
 def combine_groups(groups: Sequence[Sequence[Mapping[str, Judgement]]], terms: Mapping[str, Term]) -> GroupRewards:
     """`combine` over P groups of G completions each."""
-    combined = [[combine(judgements, terms) for judgements in group] for group in groups]
-    known = [c for group in combined for c in group if c.known]
+    return group_rewards([combine(judgements, terms) for judgements in group] for group in groups)
+
+
+def group_rewards(groups: Iterable[Sequence[Combined]]) -> GroupRewards:
+    """The rewards of P groups of G completions, whose terms may differ from group to group."""
+    groups = list(groups)
+    known = [c for group in groups for c in group if c.known]
+    names = dict.fromkeys(name for group in groups for c in group for name in c.parts)
+    mean = lambda values: math.fsum(values) / max(1, len(values))
     return GroupRewards(
-        np.array([[c.reward for c in group] for group in combined], np.float32),
-        np.array([[c.known for c in group] for group in combined], bool),
-        {name: math.fsum(c.parts[name] for c in known) / max(1, len(known)) for name in terms},
+        np.array([[c.reward for c in group] for group in groups], np.float32),
+        np.array([[c.known for c in group] for group in groups], bool),
+        {name: mean([c.parts[name] for c in known if name in c.parts]) for name in names},
     )
 
 

@@ -175,13 +175,21 @@ def family_of(record: dict) -> Family:
     return _BY_NAME[name]
 
 
-def family_reward(record: dict, completion: str) -> Judgement:
-    """Judge a completion by the family of its record, "math" and "code" of the published sets among them."""
+def family_reward(record: dict, completion: str, *, allow_unsafe: bool = False) -> Judgement:
+    """Judge a completion by the family of its record, "math" and "code" of the published sets among them.
+
+    Args:
+      record: the problem.
+      completion: what the policy wrote.
+      allow_unsafe: run programs without isolation where the host offers none; see `code_reward`.
+    """
     try:
         name = field(record, "family", str)
         judge = PUBLISHED[name] if name in PUBLISHED else family_of(record).judge
     except BrokenRecord as error:
         return Judgement("gold_unparseable", 0.0, str(error))
+    if judge is code_reward:
+        return code_reward(record, completion, allow_unsafe=allow_unsafe)
     return judge(record, completion)
 
 

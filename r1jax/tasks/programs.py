@@ -8,7 +8,6 @@ from typing import NamedTuple
 import numpy as np
 
 from r1jax.rewards.code import code_reward
-from r1jax.rewards.judgement import Judgement
 from r1jax.tasks.levels import LEVELS, at_level
 
 __all__ = ["LEVELS", "draw", "judge", "reference_solution"]
@@ -72,9 +71,8 @@ def draw(level: int, rng: np.random.Generator) -> dict:
     return record | {"scoring": "all", "solution": reference_solution(plan)}
 
 
-def judge(record: dict, completion: str) -> Judgement:
-    """Judge the program in a completion by the record's tests, in the sandbox: 1 or 0."""
-    return code_reward(record, completion)
+judge = code_reward
+"""Judges the program in a completion by the record's tests, in the sandbox: 1 or 0."""
 
 
 def reference_solution(plan: Plan) -> str:

@@ -1,0 +1,153 @@
+"""The report of the whole chain: the stage table, curves of every stage of RL, distillation, one problem across stages."""
+
+import html
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from r1jax.metrics import read_json_lines
+from r1jax.report.figures import Panel, curve_figure
+from r1jax.report.page import CSS, PAGE
+from r1jax.report.samples import response_article
+
+STAGES = {
+    "base": "Base", "r1_zero": "R1-Zero", "cold_start": "Dev1", "reasoning_rl": "Dev2", "sft": "Dev3", "general_rl": "R1",
+}  # fmt: skip
+"""Folders of the chain, and what the paper calls their checkpoints."""
+STUDENTS = {"student": "student base", "student_rl": "student, RL", "distill": "student, distilled"}
+ROWS = {
+    "Reasoning": ("countdown", "chains", "functions"),
+    "General": ("requests", "safety"),
+}
+BEHAVIOUR = {
+    "format_share": "responses in the format", "language_score": "language consistency",
+    "mean_response_tokens": "response length, tokens", "verify_share": "countdown: checks its work",
+    "retry_share": "countdown: tries again", "reflection_words": "reflection words a response",
+}  # fmt: skip
+CURVES = (
+    Panel(
+        "{}: accuracy and response length",
+        "Accuracy in the rollouts and the mean length of a response (figure 1 of the paper). Length is worth something "
+        "only where accuracy rises with it.",
+        ("accuracy",), ("mean_response_tokens",), "share",
+    ),
+    Panel(
+        "{}: format and language",
+        "Shares of responses in the format, and mean share of the reasoning's words in the language of the question.",
+        ("format_share", "language_score"), scale="share",
+    ),
+    Panel(
+        "{}: reflection",
+        "Responses to countdown that check a value, check a second one, or use a word of reflection.",
+        ("verify_share", "retry_share", "reflect_share"), scale="share",
+    ),
+)  # fmt: skip
+REWARDS = Panel(
+    "R1: preference reward against accuracy",
+    "Mean scores of the reward models, from the iteration on in which they count, and accuracy over all prompts. A "
+    "preference reward that climbs while accuracy falls is being gamed.",
+    ("helpful", "safety", "accuracy"), scale="share",
+)  # fmt: skip
+MAX_PROBLEMS = 6
+
+
+def write_chain_report(root: str | Path) -> Path:
+    """Write `root/report.html` from whatever the stages of a chain have written so far; returns its path."""
+    root = Path(root)
+    evaluations = {name: _evaluation(root, name) for name in (*STAGES, *STUDENTS)}
+    body = [
+        "<p class=headline>Every column is one checkpoint on the same held-out problems, with 95% intervals (bootstrap "
+        "over problems). The columns are those of the paper's table 3.</p>",
+        "<h2>The stages</h2>", _stage_table(evaluations, STAGES),
+        "<h2>Over the iterations</h2>", f"<div class=grid>{_curves(root)}</div>",
+        "<h2>Distillation</h2>", _stage_table(evaluations, STUDENTS),
+        "<h2>One problem across the stages</h2>", _samples(root), _times(root),
+    ]  # fmt: skip
+    path = root / "report.html"
+    page = PAGE.format(title="DeepSeek-R1 in miniature", css=CSS, body="\n".join(body))
+    path.write_text(page, encoding="utf-8", errors="backslashreplace")
+    return path
+
+
+def _evaluation(root: Path, name: str) -> dict:
+    path = root / f"evaluate_{name}" / "evaluation.json"
+    return json.loads(path.read_text())["result"] if path.is_file() else {}
+
+
+def _stage_table(evaluations: dict[str, dict], columns: dict[str, str]) -> str:
+    head = "".join(f"<th>{html.escape(title)}</th>" for title in columns.values())
+    rows = []
+    for title, families in ROWS.items():
+        rows.append(f"<tr><th>{title}</th>{'<td></td>' * len(columns)}</tr>")
+        for family in families:
+            rows.append(_row(family, [_cell(evaluations[name].get("breakdown", {}).get(family)) for name in columns]))
+            levels = sorted({level for name in columns for level in _levels(evaluations[name], family)})
+            for level in levels:
+                cells = [_cell(_levels(evaluations[name], family).get(level)) for name in columns]
+                rows.append(_row(f"&emsp;level {html.escape(level)}", cells))
+    rows.append(f"<tr><th>Behaviour</th>{'<td></td>' * len(columns)}</tr>")
+    for metric, label in BEHAVIOUR.items():
+        rows.append(_row(label, [_mean(evaluations[name], metric) for name in columns]))
+    return f"<div class=scroll><table><tr><th></th>{head}</tr>{''.join(rows)}</table></div>"
+
+
+def _levels(evaluation: dict, family: str) -> dict:
+    return evaluation.get("breakdown", {}).get(family, {}).get("levels", {})
+
+
+def _row(label: str, cells: Sequence[str]) -> str:
+    return f"<tr><td>{label}</td>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+
+
+def _cell(entry: dict | None) -> str:
+    if not entry:
+        return "–"
+    low, high = entry["interval95"]["accuracy"]
+    return f"{100 * entry['accuracy']:.1f} <span class=note>{100 * low:.0f}–{100 * high:.0f}</span>"
+
+
+def _mean(evaluation: dict, name: str) -> str:
+    if evaluation.get(name) is None:
+        return "–"
+    scale = 100 if name.endswith(("share", "score")) else 1
+    low, high = (scale * bound for bound in evaluation["interval95"][name])
+    return f"{scale * evaluation[name]:.1f} <span class=note>{low:.1f}–{high:.1f}</span>"
+
+
+def _curves(root: Path) -> str:
+    parts = []
+    for name in ("r1_zero", "reasoning_rl", "general_rl"):
+        rows = read_json_lines(root / name / "metrics.jsonl")
+        parts += [
+            curve_figure(rows, panel._replace(title=panel.title.format(STAGES[name]))) for panel in CURVES if rows
+        ]
+        if name == "general_rl" and rows:
+            rows = [row | row.get("reward_parts", {}) for row in rows]
+            parts.append(curve_figure(rows, REWARDS))
+    return "".join(parts) or "<p>No stage of reinforcement learning has run yet.</p>"
+
+
+def _samples(root: Path) -> str:
+    lines = {name: read_json_lines(root / f"evaluate_{name}" / "responses.jsonl") for name in STAGES}
+    count = max(map(len, lines.values()), default=0)
+    if not count:
+        return "<p>No checkpoint has been evaluated yet.</p>"
+    parts = ["<p class=note>The first problems in order and the first response of each checkpoint, not selected.</p>"]
+    for place in range(min(MAX_PROBLEMS, count)):
+        shown = {name: some[place] for name, some in lines.items() if place < len(some)}
+        parts.append(f"<h3>{html.escape(next(iter(shown.values()))['id'])}</h3><div class=two>")
+        for name, line in shown.items():
+            question = line["prompt"].rpartition("User:")[2].removesuffix("Assistant:").strip()
+            parts.append(response_article(f"{STAGES[name]} · {question}", line["responses"][0]))
+        parts.append("</div>")
+    return "".join(parts)
+
+
+def _times(root: Path) -> str:
+    if not (root / "chain.json").is_file():
+        return ""
+    done = json.loads((root / "chain.json").read_text())
+    rows = "".join(f"<tr><td>{html.escape(n)}</td><td>{d['seconds']:.0f}</td></tr>" for n, d in done.items())
+    total = sum(d["seconds"] for d in done.values())
+    table = f"<table><tr><th>stage</th><th>seconds</th></tr>{rows}<tr><th>total</th><th>{total:.0f}</th></tr></table>"
+    return f"<h2>Time</h2><div class=scroll>{table}</div>"

@@ -1,0 +1,118 @@
+"""The chain: its plan, what is done, what is run again, and, slow, a whole small one that is killed."""
+
+import json
+import signal
+import time
+
+import pytest
+
+from experiments import r1
+from r1jax.config import UserError
+from r1jax.report import write_chain_report
+
+
+def config(tmp_path, **options):
+    return r1.Config(workdir=str(tmp_path / "chain"), **options)
+
+
+def states(config):
+    stages, prints = r1.plan(config), r1.fingerprints(r1.plan(config), config)
+    root = r1.Path(config.workdir)
+    done = json.loads((root / "chain.json").read_text()) if (root / "chain.json").exists() else {}
+    return {stage.name: r1.stage_state(stage.name, prints, done) for stage in stages}
+
+
+def finish(config, *names):
+    """Write down that these stages have run with these options."""
+    root, prints = r1.Path(config.workdir), r1.fingerprints(r1.plan(config), config)
+    root.mkdir(exist_ok=True)
+    done = {name: {"fingerprint": prints[name], "finished": True, "seconds": 1.0} for name in names}
+    (root / "chain.json").write_text(json.dumps(done))
+
+
+def test_every_stage_comes_after_what_it_needs(tmp_path):
+    seen = set()
+    for stage in r1.plan(config(tmp_path)):
+        assert set(stage.needs) <= seen and stage.name not in seen
+        assert (r1.EXPERIMENTS / f"{stage.experiment}.py").is_file()
+        folders = {need for need in seen if any(option.startswith(f"{tmp_path}/chain/{need}") and option.removeprefix(f"{tmp_path}/chain/{need}")[:1] in ("", "/") for option in stage.options)}
+        assert folders <= set(stage.needs), "it reads the workdir of a stage it does not name"
+        seen.add(stage.name)
+    assert {"r1_zero", "cold_start", "reasoning_rl", "rejection_sampling", "sft", "general_rl", "distill"} <= seen
+
+
+def test_the_second_fine_tuning_starts_from_the_base(tmp_path):
+    stages = {stage.name: stage for stage in r1.plan(config(tmp_path))}
+    assert "--init" not in stages["sft"].options and "--init" not in stages["cold_start"].options
+
+
+def test_what_is_done_is_kept_and_what_changed_is_run_again(tmp_path):
+    first = config(tmp_path)
+    assert set(states(first).values()) == {"new"}
+    finish(first, "r1_zero", "cold_start", "reasoning_rl", "student_rl")
+    found = states(first)
+    assert found["r1_zero"] == found["cold_start"] == found["student_rl"] == "done" and found["sft"] == "new"
+    assert set(states(config(tmp_path, seed=1)).values()) == {"changed", "new"}
+
+
+def test_a_change_reaches_what_depends_on_it_and_nothing_else(tmp_path):
+    base = config(tmp_path)
+    stages = r1.plan(base)
+    changed = [s._replace(options=(*s.options, "--language-weight", "0")) if s.name == "reasoning_rl" else s for s in stages]
+    before, after = (r1.fingerprints(plan, base) for plan in (stages, changed))
+    differ = {name for name in before if before[name] != after[name]}
+    assert {"reasoning_rl", "rejection_sampling", "sft", "general_rl", "distill", "evaluate_general_rl"} <= differ
+    assert not differ & {"r1_zero", "cold_start", "student_rl", "evaluate_base", "evaluate_r1_zero"}
+
+
+def test_only_takes_what_a_stage_depends_on_along(tmp_path):
+    names = [stage.name for stage in r1.chosen(r1.plan(config(tmp_path)), ("sft",))]
+    assert names == ["r1_zero", "cold_start", "reasoning_rl", "rejection_sampling", "sft"]
+    with pytest.raises(UserError, match="nonsense"):
+        r1.chosen(r1.plan(config(tmp_path)), ("nonsense",))
+
+
+def test_a_dry_run_prints_the_plan_and_touches_nothing(tmp_path, capsys):
+    r1.main(config(tmp_path, dry_run=True))
+    printed = capsys.readouterr().out
+    assert "reasoning_rl" in printed and "experiments/general_rl.py --workdir" in printed and not list(tmp_path.iterdir())
+
+
+def test_the_report_is_written_from_whatever_is_there(tmp_path):
+    (tmp_path / "evaluate_base").mkdir()
+    entry = {"problems": 2, "accuracy": 0.25, "interval95": {"accuracy": [0.1, 0.4]}}
+    result = {"breakdown": {"chains": entry | {"levels": {"1": entry}}}, "format_share": 0.5, "interval95": {"format_share": [0.4, 0.6]}}
+    (tmp_path / "evaluate_base" / "evaluation.json").write_text(json.dumps({"result": result}))
+    line = {"step": 0, "id": "chains:1:0", "prompt": "... User: <b>2</b> + 3 Assistant:", "responses": [
+        {"text": "<think> <script>alert(1)</script> </think>", "tokens": 3, "finished": True, "judgements": {"accuracy": ["wrong", 0.0, ""]}}
+    ]}  # fmt: skip
+    (tmp_path / "evaluate_base" / "responses.jsonl").write_text(json.dumps(line) + "\n")
+    page = write_chain_report(tmp_path).read_text()
+    assert "25.0" in page and "10–40" in page and "50.0" in page and "<script>" not in page and "&lt;b&gt;2" in page
+    assert "No stage of reinforcement learning has run yet" in page
+
+
+@pytest.mark.slow
+def test_a_small_chain_survives_being_killed(experiment, tmp_path):
+    """The whole chain with a few iterations of everything, killed at three points, ends as the one that was not."""
+    names = ("r1_zero", "cold_start", "reasoning_rl", "sft")
+
+    def run(root, kill_after=()):
+        for seconds in (*kill_after, None):
+            process = experiment("r1", "--workdir", root, "--fast", "--problems", 32, "--only", "evaluate_sft")
+            try:
+                output, errors = process.communicate(timeout=seconds or 1500)
+                assert process.returncode == 0, output + errors
+            except Exception:
+                process.send_signal(signal.SIGKILL)
+                process.communicate()
+                time.sleep(1)
+
+    run(tmp_path / "whole")
+    run(tmp_path / "killed", kill_after=(20, 45, 70))
+    for name in names[:1] + names[2:3]:
+        lines = [(tmp_path / which / name / "metrics.jsonl").read_text().splitlines() for which in ("whole", "killed")]
+        strip = lambda line: {k: v for k, v in json.loads(line).items() if k != "seconds"}
+        assert list(map(strip, lines[0])) == list(map(strip, lines[1]))
+    whole, killed = (json.loads((tmp_path / which / "evaluate_sft" / "evaluation.json").read_text())["result"] for which in ("whole", "killed"))
+    assert whole == killed
