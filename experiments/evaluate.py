@@ -71,9 +71,12 @@ WORLD = Config(
     families=("countdown:1", "countdown:2", "chains", "functions", "requests", "safety"),
     language=True,
     problems=390,
-    sampling=SamplingConfig(prompts=65, group_size=8, prompt_slots=24, max_new_tokens=128, temperature=1.0, halvings=2),
+    sampling=SamplingConfig(
+        prompts=65, group_size=8, prompt_slots=24, max_new_tokens=128, temperature=0.6, top_p=0.95, halvings=2
+    ),
 )
-PRESETS = {"countdown": Config(), "world": WORLD, "paper": Config(sampling=SamplingConfig(group_size=64, temperature=0.6, top_p=0.95))}
+PAPER = Config(sampling=SamplingConfig(group_size=64, temperature=0.6, top_p=0.95))
+PRESETS = {"countdown": Config(), "world": WORLD, "paper": PAPER}
 
 
 def main(config: Config) -> None:

@@ -17,7 +17,7 @@ from r1jax.evaluation import Response
 from r1jax.evaluation.judges import judges_of, open_judges
 from r1jax.generation.sampler import SamplingConfig
 from r1jax.optimizer import OptimizerConfig
-from r1jax.reward_model import load_reward_model, make_scorer
+from r1jax.reward_model import Scorer, load_reward_model, make_scorer
 from r1jax.rewards.combine import Combined, GroupRewards, Term, combine, group_rewards
 from r1jax.rl_loop import Asked, GrpoConfig
 from r1jax.rl_stage import RlStageConfig, run_rl_stage
@@ -45,16 +45,16 @@ class Config(RlStageConfig):
     """Families and levels judged by rules."""
     general_parts: tuple[str, ...] = ("requests:1", "safety:1", "requests:2", "safety:2", "requests:3")
     """Families and levels judged by reward models: safety by the one of safety, others by the one of helpfulness."""
-    preferences_from: int = 11
+    preferences_from: int = 16
     """First iteration with general prompts and preference rewards."""
     scored_length: int = 160
     """Tokens of a prompt and a response that the reward models read."""
     grpo: GrpoConfig = GrpoConfig(
-        optimizer=OptimizerConfig(learning_rate=3e-4, warmup_updates=5, weight_decay=0.0),
+        optimizer=OptimizerConfig(learning_rate=1e-4, warmup_updates=5, weight_decay=0.0),
         sampling=SamplingConfig(
             prompts=32, prompt_slots=24, max_new_tokens=128, temperature=0.7, halvings=2
         ),
-        iterations=30,
+        iterations=40,
         mini_batches=2,
         micro_batches=4,
         reference_every=50,
@@ -93,25 +93,38 @@ def main(config: Config) -> None:
         records = draw_records(parts, split, count, rng)
         return Asked(records, [chat_prompt(record["question"]) for record in records])
 
+    def reward(step: int, asked: Asked, groups: list[list[Response]], rng: np.random.Generator) -> GroupRewards:
+        return mixed_rewards(asked, groups, scorers, {part.family.name for part in general})
+
+    examples, unsafe = [part.draw(np.random.default_rng(0)) for part in reasoning + general], config.allow_unsafe_exec
+    judges = judges_of("chat", language=True, allow_unsafe=unsafe)
+    with open_judges(judges, examples, workers=2, allow_unsafe=unsafe) as submit:
+        run_rl_stage(config, "general_rl", init=config.init, ask=ask, submit=submit, reward=reward)
+
+
+def mixed_rewards(
+    asked: Asked, groups: list[list[Response]], scorers: dict[str, Scorer], general: set[str]
+) -> GroupRewards:
+    """Rules for reasoning (eq. 8, 9); for general prompts a reward model's score, format and language (eq. 10).
+
+    Args:
+      asked, groups: P problems and their judged responses.
+      scorers: "safety" for prompts of that family, "helpful" for other general ones; the score goes through a sigmoid.
+      general: families without a rule for a reward.
+    """
+
     def preference(record: dict, prompt: str, group: list[Response]) -> list[Combined]:
         kind = "safety" if record["family"] == "safety" else "helpful"
         scores = scorers[kind]([prompt] * len(group), [response.text for response in group])
         combined = [combine(response.judgements, GENERAL) for response in group]
         return [c.plus(kind, float(1 / (1 + np.exp(-score)))) for c, score in zip(combined, scores, strict=True)]
 
-    def reward(step: int, asked: Asked, groups: list[list[Response]], rng: np.random.Generator) -> GroupRewards:
-        families = {part.family.name for part in general}
-        return group_rewards(
-            preference(record, prompt, group)
-            if record["family"] in families
-            else [combine(response.judgements, REASONING) for response in group]
-            for record, prompt, group in zip(asked.records, asked.prompts, groups, strict=True)
-        )
-
-    examples, unsafe = [part.draw(np.random.default_rng(0)) for part in reasoning + general], config.allow_unsafe_exec
-    judges = judges_of("chat", language=True, allow_unsafe=unsafe)
-    with open_judges(judges, examples, workers=2, allow_unsafe=unsafe) as submit:
-        run_rl_stage(config, "general_rl", init=config.init, ask=ask, submit=submit, reward=reward)
+    return group_rewards(
+        preference(record, prompt, group)
+        if record["family"] in general
+        else [combine(response.judgements, REASONING) for response in group]
+        for record, prompt, group in zip(asked.records, asked.prompts, groups, strict=True)
+    )
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ class Config:
     """Draws the prompts, the samples and the orders of the pairs."""
     parts: tuple[str, ...] = ("requests:1", "safety:1", "requests:2", "safety:2", "requests:3")
     """Families and levels of the prompts: safety is labelled, others are compared."""
-    prompts: int = 448
+    prompts: int = 1024
     """Training prompts."""
     pairs_per_prompt: int = 3
     """Pairs of different responses a prompt."""

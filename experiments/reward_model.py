@@ -55,7 +55,7 @@ class Config:
     """Which of many divisions into training and held-out prompts to use."""
     held_out_share: float = 0.1
     """Share of prompts that are never trained on."""
-    epochs: int = 2
+    epochs: int = 4
     """Passes over the training examples."""
     batch_size: int = 32
     """Pairs or labelled responses an update; the last of an epoch may have fewer."""

@@ -20,10 +20,22 @@ QUICK_COMPILE = "--xla_backend_optimization_level=0"
 """Of XLA; the same for every child, so that their bits can be compared."""
 
 
+@pytest.fixture(scope="session", autouse=True)
+def compiled(tmp_path_factory, worker_id) -> Path:
+    """Where programs that took long to compile are kept, for all tests of a run and the processes they start."""
+    import jax
+
+    base = tmp_path_factory.getbasetemp()
+    cache = (base if worker_id == "master" else base.parent) / "compiled"
+    jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    return cache
+
+
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory) -> dict:
     """Environment of a child process; compiled programs are shared between the children."""
-    cache = tmp_path_factory.mktemp("compiled")
+    cache = tmp_path_factory.mktemp("children")
     options = {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     return os.environ | options | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": QUICK_COMPILE, "COLUMNS": "200"}
 

@@ -106,10 +106,10 @@ HOSTILE = {
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
 def test_hostile_text_is_refused_quickly(text):
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(ValueError):
         evaluate(text)
-    assert time.perf_counter() - began < 0.5
+    assert time.process_time() - began < 0.5
     completion = f"<think> a </think> <answer> {text} </answer>"
     assert countdown_reward({"numbers": [1, 2, 3], "target": 5}, completion).score == 0
 

@@ -150,9 +150,9 @@ def test_a_single_record_does_not_cost_the_length_of_the_file(tmp_path):
         files = PayloadFiles([tmp_path / "x.array_record"])
         places, best = np.random.default_rng(0).integers(0, count, 300).tolist(), float("inf")
         for _ in range(5):
-            start = time.perf_counter()
+            start = time.process_time()
             assert [int(files[place]) for place in places] == places
-            best = min(best, time.perf_counter() - start)
+            best = min(best, time.process_time() - start)
         return best
 
     assert seconds(64_000) < 8 * seconds(2_000)  # 32 times as long

@@ -152,10 +152,10 @@ def test_every_published_form_is_recognised_and_becomes_a_record(form, tmp_path)
 
 def test_a_field_given_twice_among_many_is_found_at_once():
     row = "{" + "".join(f'"k{n}": 1, ' for n in range(40_000)) + '"k39999": 2}'
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ValueError, match="'k39999' is given more than once"):
         parse_json(row.encode())
-    assert time.perf_counter() - start < 5  # a minute where every field is counted
+    assert time.process_time() - start < 5  # a minute where every field is counted
 
 
 def test_a_program_is_shown_one_of_its_tests_and_judged_by_all(tmp_path):

@@ -12,8 +12,12 @@ import pytest
 import tyro
 from conftest import ROOT
 
-from r1jax.models.config import miniature
-from r1jax.tasks.authors import Population, describe_corpus
+from r1jax.checkpoint import open_parent
+from r1jax.config import to_dict
+from r1jax.data.tokenizer import load_tokenizer
+from r1jax.models.config import ModelConfig, miniature, student
+from r1jax.tasks import BASE_MODEL, STUDENT_MODEL, WORLD_MODEL
+from r1jax.tasks.authors import WORLD, Population, describe_corpus
 
 EXPERIMENTS = [
     ".".join(path.relative_to(ROOT).with_suffix("").parts) for path in sorted((ROOT / "experiments").rglob("*.py"))
@@ -33,19 +37,19 @@ def test_help_explains_every_option(name):
         assert len(words) >= 2, f"{option} is not explained: {meaning!r}"
 
 
-def test_the_shipped_model_is_the_miniature():
-    from r1jax.checkpoint import open_parent
-    from r1jax.config import to_dict
-    from r1jax.data.tokenizer import load_tokenizer
-    from r1jax.tasks import BASE_MODEL
-
-    parent, tokenizer = open_parent(BASE_MODEL), load_tokenizer(BASE_MODEL)
-    assert parent.model == to_dict(miniature(tokenizer.vocab_size))
-    assert parent.provenance["run"]["config"]["population"] == to_dict(Population())
-    assert sum(path.stat().st_size for path in Path(BASE_MODEL).rglob("*") if path.is_file()) < 4e6
-    assert not any(
-        str(ROOT) in path.read_text(errors="ignore") for path in Path(BASE_MODEL).rglob("*") if path.is_file()
-    )
+@pytest.mark.parametrize(
+    ("folder", "shape", "population"),
+    [(BASE_MODEL, miniature, Population()), (WORLD_MODEL, miniature, WORLD), (STUDENT_MODEL, student, WORLD)],
+    ids=["base", "world", "student"],
+)
+def test_the_shipped_models_are_what_their_experiment_makes(folder, shape, population):
+    parent, tokenizer = open_parent(folder), load_tokenizer(folder)
+    assert ModelConfig(**parent.model) == shape(tokenizer.vocab_size)
+    config = parent.provenance["run"]["config"]
+    assert to_dict(population) == to_dict(Population()) | config["population"]
+    files = [path for path in Path(folder).rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 4e6
+    assert not any(str(ROOT) in path.read_text(errors="ignore") for path in files)
 
 
 def test_the_corpus_does_not_contain_the_answer_to_the_experiment():

@@ -118,7 +118,7 @@ def test_an_object_is_found_in_any_prose(before, analysis, correct, fenced, inde
     + ["[[", "[[A>B", "[[A>B]]"],
 )
 def test_readers_take_linear_time(piece):
-    started = time.monotonic()
+    started = time.process_time()
     text = piece * (1_000_000 // len(piece))
     read_pairwise_verdict(text), read_correctness(text), read_correctness('{"correctness": "' + text)
-    assert time.monotonic() - started < 10
+    assert time.process_time() - started < 10

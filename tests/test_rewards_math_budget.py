@@ -62,9 +62,9 @@ MONSTERS = {
 def test_no_text_takes_long_or_hides_behind_the_judge(name, form):
     """A monster is the policy's doing: wrong or no answer, never an outcome that teaches nothing."""
     for gold in ("72", r"\frac{x}{2}", "1, 2", r"5\text{ cm}"):
-        start = time.perf_counter()
+        start = time.process_time()
         found = math_reward({"answer": gold}, form % MONSTERS[name]).outcome
-        assert time.perf_counter() - start < SECONDS
+        assert time.process_time() - start < SECONDS
         assert found in ("wrong", "no_answer")
 
 

@@ -78,7 +78,15 @@ def always(record, text):
 SUBMIT = partial(judge_inline, {"accuracy": countdown_reward, "format": always})
 
 
-def test_nothing_compiles_after_the_first_iteration(policy, mesh):
+@pytest.fixture
+def no_cache():
+    """Every compilation is one, and is heard."""
+    jax.config.update("jax_enable_compilation_cache", False)
+    yield
+    jax.config.update("jax_enable_compilation_cache", True)
+
+
+def test_nothing_compiles_after_the_first_iteration(policy, mesh, no_cache):
     compiled = []
     listen = lambda name, seconds, **_: compiled.append(name) if name.endswith("backend_compile_duration") else None
     jax.monitoring.register_event_duration_secs_listener(listen)
