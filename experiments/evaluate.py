@@ -14,6 +14,7 @@ from typing import Literal
 import jax
 
 from r1jax import launch
+from r1jax.collect import follow
 from r1jax.config import UserError, claim_workdir, to_dict
 from r1jax.evaluation import comparison_table, evaluation_batches, evaluation_markdown, summarize_answers
 from r1jax.evaluation.files import ResponseLog, read_completions, stored_batches
@@ -103,10 +104,10 @@ def main(config: Config) -> None:
     with open_judges(judges, records, **options) as submit:
         if config.completions:
             size = {"size": config.sampling.prompts, "start": len(log.groups)}
-            follow(stored_batches(submit, records, stored, **size), log)
+            follow(stored_batches(submit, records, stored, **size), log, "evaluate")
         else:
             with jax.set_mesh(mesh):
-                follow(sampled_batches(config, policy, mesh, asked, submit, len(log.groups)), log)
+                follow(sampled_batches(config, policy, mesh, asked, submit, len(log.groups)), log, "evaluate")
     answers = [ballots(r, [response.text for response in group]) for r, group in zip(records, log.groups, strict=True)]
     result = summarize_answers(records, log.groups, answers, votes=config.votes, seed=config.seed)
     write(config, workdir, protocol, result)
@@ -131,19 +132,6 @@ def sampled_batches(config: Config, policy: Policy, mesh, asked: Asked, submit, 
     sample = partial(sampler, (policy.params, policy.router_bias))
     options = {"seed": config.seed, "submit": submit, "records": asked.records, "prompts": asked.prompts}
     return evaluation_batches(sample, asked, config.sampling, **options, start=start)
-
-
-def follow(batches: Iterator, log: ResponseLog) -> None:
-    """Write every batch as it comes, with a progress bar; stop between two of them on request."""
-    with launch.StopRequest() as stop, launch.progress_bar() as progress:
-        done = len(log.groups)
-        task = progress.add_task("evaluate", total=len(log.records), completed=done, figures="")
-        for batch in batches:
-            log.write(batch)
-            right = [response.correct for group in log.groups for response in group]
-            progress.update(task, completed=len(log.groups), figures=f"accuracy {sum(right) / len(right):.3f}")
-            if stop and len(log.groups) < len(log.records):
-                raise launch.Interrupted
 
 
 def write(config: Config, workdir: Path, protocol: dict, result: dict) -> None:

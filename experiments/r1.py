@@ -20,7 +20,7 @@ from typing import NamedTuple
 from r1jax import launch
 from r1jax.config import UserError
 from r1jax.metrics import read_json, write_json
-from r1jax.report import write_chain_report
+from r1jax.report import chain_table, write_chain_report
 from r1jax.tasks import STUDENT_MODEL, WORLD_MODEL
 
 EXPERIMENTS = Path(__file__).parent
@@ -159,7 +159,9 @@ def main(config: Config) -> None:
             write_json(root / "chain.json", done)
             if not finished or stop:
                 raise launch.Interrupted
-    launch.console.print(f"report: {write_chain_report(root)}", soft_wrap=True)
+    (root / "table.md").write_text(chain_table(root) + "\n")
+    launch.console.print(chain_table(root), soft_wrap=True, markup=False)
+    launch.console.print(f"{sum(d['seconds'] for d in done.values()):.0f} s; report: {write_chain_report(root)}", soft_wrap=True)
 
 
 def _seconds(done: dict, stage: Stage, state: dict) -> dict:

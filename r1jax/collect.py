@@ -54,15 +54,25 @@ def sample_responses(
         partial(sampler, (policy.params, policy.router_bias)), policy.tokenizer, sampling, seed=seed, submit=submit,
         records=asked.records, prompts=asked.prompts, start=len(log.groups),
     )  # fmt: skip
-    with jax.set_mesh(mesh), launch.StopRequest() as stop, launch.progress_bar() as progress:
-        bar = progress.add_task(task, total=len(asked.records), completed=len(log.groups), figures="")
+    with jax.set_mesh(mesh):
+        follow(batches, log, task)
+    return log.groups
+
+
+def follow(batches: Iterable, log: ResponseLog, task: str) -> None:
+    """Write every batch of judged groups as it comes, with a progress bar; stop between two of them on request.
+
+    Raises:
+      Interrupted: a stop was requested; what came so far is kept.
+    """
+    with launch.StopRequest() as stop, launch.progress_bar() as progress:
+        bar = progress.add_task(task, total=len(log.records), completed=len(log.groups), figures="")
         for batch in batches:
             log.write(batch)
             right = [response.correct for group in log.groups for response in group]
-            progress.update(bar, completed=len(log.groups), figures=f"right {sum(right) / len(right):.2f}")
-            if stop and len(log.groups) < len(asked.records):
+            progress.update(bar, completed=len(log.groups), figures=f"accuracy {sum(right) / len(right):.3f}")
+            if stop and len(log.groups) < len(log.records):
                 raise launch.Interrupted
-    return log.groups
 
 
 def not_readable(record: dict, response: Response, *, one_language: bool) -> str | None:

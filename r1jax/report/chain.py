@@ -69,6 +69,24 @@ def write_chain_report(root: str | Path) -> Path:
     return path
 
 
+def chain_table(root: str | Path) -> str:
+    """The stage table and the students as Markdown: accuracy by family and behaviour, in percent, with 95% intervals."""
+    columns = STAGES | STUDENTS
+    evaluations = {name: _evaluation(Path(root), name) for name in columns}
+    names = [name for name in columns if evaluations[name]]
+    lines = ["| | " + " | ".join(columns[name] for name in names) + " |", "|---" * (len(names) + 1) + "|"]
+    for family in (family for families in ROWS.values() for family in families):
+        cells = [_plain(_cell(evaluations[name].get("breakdown", {}).get(family))) for name in names]
+        lines.append(f"| {family} | " + " | ".join(cells) + " |")
+    for metric, label in BEHAVIOUR.items():
+        lines.append(f"| {label} | " + " | ".join(_plain(_mean(evaluations[name], metric)) for name in names) + " |")
+    return "\n".join(lines)
+
+
+def _plain(cell: str) -> str:
+    return cell.replace("<span class=note>", "(").replace("</span>", ")")
+
+
 def _evaluation(root: Path, name: str) -> dict:
     path = root / f"evaluate_{name}" / "evaluation.json"
     return json.loads(path.read_text())["result"] if path.is_file() else {}

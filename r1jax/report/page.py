@@ -20,7 +20,7 @@ h3 { margin: 0 0 .3rem; font-size: 1rem } .headline { font-size: 1.2rem; margin:
 .note, figcaption, .prompt { color: #5a6270; font-size: .9rem } .scroll { overflow-x: auto }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .95rem }
 td, th { padding: .25rem .9rem; text-align: right; border-bottom: 1px solid #e8eaee }
-td:first-child, th:first-child { text-align: left; padding-left: 0 } figure { margin: 0 } .wide { grid-column: 1 / -1 }
+td .note { white-space: nowrap } td:first-child, th:first-child { text-align: left; padding-left: 0 } figure { margin: 0 } .wide { grid-column: 1 / -1 }
 .grid, .two { display: grid; gap: 1.75rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)) }
 .two { gap: .75rem; align-items: start } svg { width: 100%; height: auto; display: block }
 article { background: #f7f8fa; border: 1px solid #e2e5ea; border-radius: 8px; padding: .6rem .8rem; font-size: .9rem }
