@@ -363,6 +363,7 @@ def test_policies_and_reward_models_are_not_mistaken_for_each_other(trained):
         load_policy(trained[0], mesh)
 
 
+@pytest.mark.slow
 def test_safety_from_scratch(experiment, tmp_path):
     """Labels that only the reasoning tells apart."""
     rng, rows = np.random.default_rng(0), []

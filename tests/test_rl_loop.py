@@ -216,8 +216,8 @@ def test_router_bias_moves_by_the_load_of_all_micro_batches(policy, mesh):
     np.testing.assert_allclose(metrics["expert_load"], load / load.sum(-1, keepdims=True), rtol=1e-6)
 
 
-MESHES = {
-    "parameters cut": ["--mesh.fsdp", 8],
+MESHES = {  # the second has every axis of the first
+    "parameters cut": pytest.param(["--mesh.fsdp", 8], marks=pytest.mark.slow),
     "experts spread": ["--mesh.data", 2, "--mesh.expert", 2, "--mesh.fsdp", 2],
 }
 FOR_EIGHT = [*SMALL, "--grpo.iterations", 2, "--grpo.sampling.prompts", 8, "--grpo.micro-batches", 1]
