@@ -80,7 +80,7 @@ def test_data_without_an_answer_and_no_data_are_refused(tmp_path):
     path = tmp_path / "bad.jsonl"
     path.write_text('{"family": "math", "id": "1", "question": "1 + 1", "answer": "2"}\n')
     config = SftStageConfig(workdir=str(tmp_path / "run"), sft=SftConfig(), init=WORLD_MODEL, data=(str(path),))
-    with pytest.raises(UserError, match="record 'bad:1'"):
+    with pytest.raises(UserError, match="record '1'.* neither response nor solution"):
         run_sft_stage(config, "sft")
     with pytest.raises(UserError, match="missing.jsonl"):
         run_sft_stage(SftStageConfig(workdir=str(tmp_path / "run"), sft=SftConfig(), init=WORLD_MODEL, data=("missing.jsonl",)), "sft")
