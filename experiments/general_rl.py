@@ -41,7 +41,14 @@ class Config(RlStageConfig):
     """Workdir of the reward model of helpfulness."""
     safe: str = "runs/safety_rm"
     """Workdir of the reward model of safety."""
-    reasoning_parts: tuple[str, ...] = ("countdown:1", "countdown:2", "chains:2", "countdown:2", "chains:3", "functions:3")
+    reasoning_parts: tuple[str, ...] = (
+        "countdown:1",
+        "countdown:2",
+        "chains:2",
+        "countdown:2",
+        "chains:3",
+        "functions:3",
+    )
     """Families and levels judged by rules."""
     general_parts: tuple[str, ...] = ("requests:1", "safety:1", "requests:2", "safety:2", "requests:3")
     """Families and levels judged by reward models: safety by the one of safety, others by the one of helpfulness."""

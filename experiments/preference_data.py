@@ -43,9 +43,7 @@ class Config:
     """Training prompts."""
     pairs_per_prompt: int = 3
     """Pairs of different responses a prompt."""
-    sampling: SamplingConfig = SamplingConfig(
-        prompts=64, group_size=8, prompt_slots=24, max_new_tokens=128, halvings=2
-    )
+    sampling: SamplingConfig = SamplingConfig(prompts=64, group_size=8, prompt_slots=24, max_new_tokens=128, halvings=2)
     """How responses are drawn; group_size a prompt."""
     mesh: MeshConfig = MeshConfig()
 
@@ -69,7 +67,9 @@ def main(config: Config) -> None:
     write_json_lines(pairs, workdir / "pairs.jsonl")
     write_json_lines(labels, workdir / "safety.jsonl")
     counts |= {"labels": len(labels), "safe": sum(label["safe"] for label in labels)}
-    write_json(workdir / "summary.json", counts | {"run": provenance("preference_data", config, policy.parent.provenance)})
+    write_json(
+        workdir / "summary.json", counts | {"run": provenance("preference_data", config, policy.parent.provenance)}
+    )
     launch.console.print(f"{counts}: {workdir}", soft_wrap=True)
 
 

@@ -155,13 +155,18 @@ def main(config: Config) -> None:
             write_json(root / "chain.json", done)
             began = time.monotonic()
             finished = run_stage(root, stage, stop)
-            done[stage.name] |= {"finished": finished, "seconds": done[stage.name]["seconds"] + time.monotonic() - began}
+            done[stage.name] |= {
+                "finished": finished,
+                "seconds": done[stage.name]["seconds"] + time.monotonic() - began,
+            }
             write_json(root / "chain.json", done)
             if not finished or stop:
                 raise launch.Interrupted
     (root / "table.md").write_text(chain_table(root) + "\n")
     launch.console.print(chain_table(root), soft_wrap=True, markup=False)
-    launch.console.print(f"{sum(d['seconds'] for d in done.values()):.0f} s; report: {write_chain_report(root)}", soft_wrap=True)
+    launch.console.print(
+        f"{sum(d['seconds'] for d in done.values()):.0f} s; report: {write_chain_report(root)}", soft_wrap=True
+    )
 
 
 def _seconds(done: dict, stage: Stage, state: dict) -> dict:
@@ -181,7 +186,13 @@ def stage_state(name: str, prints: dict[str, str], done: dict) -> str:
 
 def command(root: Path, stage: Stage) -> list[str]:
     """The command line of a stage."""
-    return [sys.executable, str(EXPERIMENTS / f"{stage.experiment}.py"), "--workdir", str(root / stage.name), *stage.options]
+    return [
+        sys.executable,
+        str(EXPERIMENTS / f"{stage.experiment}.py"),
+        "--workdir",
+        str(root / stage.name),
+        *stage.options,
+    ]
 
 
 def run_stage(root: Path, stage: Stage, stop: launch.StopRequest) -> bool:
@@ -206,7 +217,9 @@ def show_plan(root: Path, stages: Sequence[Stage], state: dict[str, str]) -> Non
     """Print the stages, what is done of them, what they need, and their commands."""
     for place, stage in enumerate(stages, start=1):
         needs = f", after {', '.join(stage.needs)}" if stage.needs else ""
-        line = " ".join(["python", f"experiments/{stage.experiment}.py", "--workdir", str(root / stage.name), *stage.options])
+        line = " ".join(
+            ["python", f"experiments/{stage.experiment}.py", "--workdir", str(root / stage.name), *stage.options]
+        )
         launch.console.print(f"{place:2d} [bold]{stage.name}[/]: {state[stage.name]}{needs}\n   {line}", soft_wrap=True)
 
 

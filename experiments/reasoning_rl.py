@@ -19,6 +19,7 @@ from r1jax.rl_loop import Asked, GrpoConfig
 from r1jax.rl_stage import RlStageConfig, run_rl_stage
 from r1jax.tasks.families import draw_records, read_parts
 
+
 @dataclasses.dataclass(frozen=True)
 class Config(RlStageConfig):
     """Reasoning RL."""

@@ -47,7 +47,9 @@ def save(
         manager.wait_until_finished()  # a save during another one would be skipped
         if manager.latest_step() != step:
             _check_room(manager, arrays)
-            items = {name: ocp.args.StandardSave({name: jax.tree.map(_storable, tree)}) for name, tree in arrays.items()}
+            items = {
+                name: ocp.args.StandardSave({name: jax.tree.map(_storable, tree)}) for name, tree in arrays.items()
+            }
             items |= {name: ocp.args.JsonSave(fact) for name, fact in facts.items()}
             manager.save(step, args=ocp.args.Composite(**items))
         if wait:

@@ -35,7 +35,15 @@ def test_every_stage_comes_after_what_it_needs(tmp_path):
     for stage in r1.plan(config(tmp_path)):
         assert set(stage.needs) <= seen and stage.name not in seen
         assert (r1.EXPERIMENTS / f"{stage.experiment}.py").is_file()
-        folders = {need for need in seen if any(option.startswith(f"{tmp_path}/chain/{need}") and option.removeprefix(f"{tmp_path}/chain/{need}")[:1] in ("", "/") for option in stage.options)}
+        folders = {
+            need
+            for need in seen
+            if any(
+                option.startswith(f"{tmp_path}/chain/{need}")
+                and option.removeprefix(f"{tmp_path}/chain/{need}")[:1] in ("", "/")
+                for option in stage.options
+            )
+        }
         assert folders <= set(stage.needs), "it reads the workdir of a stage it does not name"
         seen.add(stage.name)
     assert {"r1_zero", "cold_start", "reasoning_rl", "rejection_sampling", "sft", "general_rl", "distill"} <= seen
@@ -58,7 +66,9 @@ def test_what_is_done_is_kept_and_what_changed_is_run_again(tmp_path):
 def test_a_change_reaches_what_depends_on_it_and_nothing_else(tmp_path):
     base = config(tmp_path)
     stages = r1.plan(base)
-    changed = [s._replace(options=(*s.options, "--language-weight", "0")) if s.name == "reasoning_rl" else s for s in stages]
+    changed = [
+        s._replace(options=(*s.options, "--language-weight", "0")) if s.name == "reasoning_rl" else s for s in stages
+    ]
     before, after = (r1.fingerprints(plan, base) for plan in (stages, changed))
     differ = {name for name in before if before[name] != after[name]}
     assert {"reasoning_rl", "rejection_sampling", "sft", "general_rl", "distill", "evaluate_general_rl"} <= differ
@@ -75,13 +85,19 @@ def test_only_takes_what_a_stage_depends_on_along(tmp_path):
 def test_a_dry_run_prints_the_plan_and_touches_nothing(tmp_path, capsys):
     r1.main(config(tmp_path, dry_run=True))
     printed = capsys.readouterr().out
-    assert "reasoning_rl" in printed and "experiments/general_rl.py --workdir" in printed and not list(tmp_path.iterdir())
+    assert (
+        "reasoning_rl" in printed and "experiments/general_rl.py --workdir" in printed and not list(tmp_path.iterdir())
+    )
 
 
 def test_the_report_is_written_from_whatever_is_there(tmp_path):
     (tmp_path / "evaluate_base").mkdir()
     entry = {"problems": 2, "accuracy": 0.25, "interval95": {"accuracy": [0.1, 0.4]}}
-    result = {"breakdown": {"chains": entry | {"levels": {"1": entry}}}, "format_share": 0.5, "interval95": {"format_share": [0.4, 0.6]}}
+    result = {
+        "breakdown": {"chains": entry | {"levels": {"1": entry}}},
+        "format_share": 0.5,
+        "interval95": {"format_share": [0.4, 0.6]},
+    }
     (tmp_path / "evaluate_base" / "evaluation.json").write_text(json.dumps({"result": result}))
     line = {"step": 0, "id": "chains:1:0", "prompt": "... User: <b>2</b> + 3 Assistant:", "responses": [
         {"text": "<think> <script>alert(1)</script> </think>", "tokens": 3, "finished": True, "judgements": {"accuracy": ["wrong", 0.0, ""]}}
@@ -98,6 +114,7 @@ def test_the_report_is_written_from_whatever_is_there(tmp_path):
 @pytest.mark.slow
 def test_a_small_chain_survives_being_killed(experiment, tmp_path):
     """The whole chain with a few iterations of everything, killed at three points, ends as the one that was not."""
+
     def run(root, kill_after=()):
         for seconds in (*kill_after, None):
             process = experiment("r1", "--workdir", root, "--fast", "--problems", 32, "--only", "evaluate_general_rl")
@@ -115,5 +132,8 @@ def test_a_small_chain_survives_being_killed(experiment, tmp_path):
         lines = [(tmp_path / which / name / "metrics.jsonl").read_text().splitlines() for which in ("whole", "killed")]
         strip = lambda line: {k: v for k, v in json.loads(line).items() if k != "seconds"}
         assert list(map(strip, lines[0])) == list(map(strip, lines[1]))
-    whole, killed = (json.loads((tmp_path / which / "evaluate_general_rl" / "evaluation.json").read_text())["result"] for which in ("whole", "killed"))
+    whole, killed = (
+        json.loads((tmp_path / which / "evaluate_general_rl" / "evaluation.json").read_text())["result"]
+        for which in ("whole", "killed")
+    )
     assert whole == killed

@@ -70,7 +70,11 @@ def test_as_written_takes_the_parts_of_the_released_form():
 
 def test_the_table_counts_domains_rounds_and_tokens():
     other = RECORD | {"family": "chains"}
-    records = [conversation(RECORD, "a", "x y", "z"), conversation(RECORD, "b", "", "z"), conversation(other, "c", "x", "z")]
+    records = [
+        conversation(RECORD, "a", "x y", "z"),
+        conversation(RECORD, "b", "", "z"),
+        conversation(other, "c", "x", "z"),
+    ]
     assert "reasoning" not in records[1]["messages"][1]
     words = lambda record: sum(len(f"{m.get('reasoning', '')} {m['content']}".split()) for m in record["messages"][1:])
     assert list(table_5(records, words)) == [

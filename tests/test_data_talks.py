@@ -7,6 +7,7 @@ import pytest
 from r1jax.config import UserError
 from r1jax.data.sources import read_records
 
+
 def written(folder, row):
     path = folder / "x.jsonl"
     path.write_text(json.dumps(row) + "\n")

@@ -7,7 +7,16 @@ from r1jax.data.prompts import document_text
 from r1jax.rewards.format import think_format_reward
 from r1jax.rewards.language import language_reward
 from r1jax.tasks import chains, functions, requests, safety
-from r1jax.tasks.authors import WORLD, Population, boxed, chat_text, describe_corpus, phrases, response_text, write_document
+from r1jax.tasks.authors import (
+    WORLD,
+    Population,
+    boxed,
+    chat_text,
+    describe_corpus,
+    phrases,
+    response_text,
+    write_document,
+)
 from r1jax.tasks.behaviour import read_checks
 from r1jax.tasks.families import MINIATURE, Part, draw_records, family_reward, is_held_out, read_parts
 from r1jax.tasks.languages import LANGUAGES
@@ -31,10 +40,14 @@ def test_problems_come_in_both_languages_and_splits(part):
     for record in held_out:
         assert record["family"] == part.family.name and record["level"] == part.level and is_held_out(record)
     only = draw_records([part._replace(language="zh")], "train", 10, np.random.default_rng(1))
-    assert {record["language"] for record in only} == {"zh"} and all(any(c > "\u4e00" for c in r["question"]) for r in only)
+    assert {record["language"] for record in only} == {"zh"} and all(
+        any(c > "\u4e00" for c in r["question"]) for r in only
+    )
 
 
-@pytest.mark.parametrize("part", [part for part in PARTS if part.family.name in SOLVERS], ids=[i for i in IDS if "countdown" not in i])
+@pytest.mark.parametrize(
+    "part", [part for part in PARTS if part.family.name in SOLVERS], ids=[i for i in IDS if "countdown" not in i]
+)
 def test_careful_authors_are_right_in_both_forms(part):
     for seed, record in enumerate(draw_records([part], "train", 4, np.random.default_rng(2))):
         thought, answer = SOLVERS[part.family.name](careful(seed), record)
@@ -130,7 +143,9 @@ def test_half_of_the_authors_mix_the_languages():
     documents = [write_document(rng, WORLD, (1,)) for _ in range(8000)]
     assert not any(is_held_out(d.record) for d in documents)
     searches = [d for d in documents if d.kind == "search" and d.attempts >= 4]
-    mixed = [len({check.text[-1] in "\u5bf9" for check in read_checks(d.text, d.record["target"])}) == 2 for d in searches]
+    mixed = [
+        len({check.text[-1] in "\u5bf9" for check in read_checks(d.text, d.record["target"])}) == 2 for d in searches
+    ]
     assert 0.3 < np.mean(mixed) < 0.55 and len(searches) > 30
 
 
@@ -138,7 +153,10 @@ def test_the_first_population_writes_what_it_always_wrote():
     """The corpus of the shipped base model, by its first documents."""
     rng = np.random.default_rng(0)
     documents = [write_document(rng, Population(), (1, 2)) for _ in range(3)]
-    assert {d.record["language"] for d in documents} == {"en"} and phrases(Population()) == ("Use two of the numbers", "to make")
+    assert {d.record["language"] for d in documents} == {"en"} and phrases(Population()) == (
+        "Use two of the numbers",
+        "to make",
+    )
     assert document_text(documents[0]).startswith(("Use two of the numbers", "A conversation between"))
 
 
@@ -147,7 +165,11 @@ def test_the_first_population_writes_what_it_always_wrote():
     [
         ("8 - 7 = 1 \u4e0d\u5bf9 3 + 4 = 7 yes", "en", "8 - 7 = 1 no 3 + 4 = 7 yes"),
         ("8 - 7 = 1 no wait 3 + 4 = 7 \u5bf9", "zh", "8 - 7 = 1 \u4e0d\u5bf9 \u7b49\u7b49 3 + 4 = 7 \u5bf9"),
-        ("the even numbers : `xs` , the sum of : `sum( xs )`", "zh", "\u5076\u6570 : `xs` , \u4e4b\u548c : `sum( xs )`"),
+        (
+            "the even numbers : `xs` , the sum of : `sum( xs )`",
+            "zh",
+            "\u5076\u6570 : `xs` , \u4e4b\u548c : `sum( xs )`",
+        ),
         ("nothing of it", "zh", "nothing of it"),
     ],
 )

@@ -83,5 +83,8 @@ def test_data_without_an_answer_and_no_data_are_refused(tmp_path):
     with pytest.raises(UserError, match="record '1'.* neither response nor solution"):
         run_sft_stage(config, "sft")
     with pytest.raises(UserError, match="missing.jsonl"):
-        run_sft_stage(SftStageConfig(workdir=str(tmp_path / "run"), sft=SftConfig(), init=WORLD_MODEL, data=("missing.jsonl",)), "sft")
+        run_sft_stage(
+            SftStageConfig(workdir=str(tmp_path / "run"), sft=SftConfig(), init=WORLD_MODEL, data=("missing.jsonl",)),
+            "sft",
+        )
     assert not (tmp_path / "run").exists(), "nothing is made before the data are read"

@@ -211,7 +211,9 @@ def _chain_worksheet(author: Author, record: dict) -> Document:
     return Document(record, "worksheet", text, 0, False, "worksheet")
 
 
-def _laid_out(rng, population, record: dict, kind: str, thought: str, answer: str, attempts=0, solved=False) -> Document:
+def _laid_out(
+    rng, population, record: dict, kind: str, thought: str, answer: str, attempts=0, solved=False
+) -> Document:
     if population.chat and rng.random() < population.chat:
         plain = record["family"] not in ("countdown", "chains")
         summary = answer if plain else boxed(answer, record["language"])

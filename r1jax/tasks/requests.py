@@ -11,7 +11,24 @@ from r1jax.rewards.judgement import Judgement
 from r1jax.tasks.languages import LANGUAGES, Language
 
 LEVELS = (1, 2, 3)
-NAMES = ("Ana", "Ben", "Cleo", "Dan", "Eva", "Finn", "Gia", "Hugo", "Ida", "Jon", "Kai", "Lea", "Max", "Nora", "Otto", "Pia")
+NAMES = (
+    "Ana",
+    "Ben",
+    "Cleo",
+    "Dan",
+    "Eva",
+    "Finn",
+    "Gia",
+    "Hugo",
+    "Ida",
+    "Jon",
+    "Kai",
+    "Lea",
+    "Max",
+    "Nora",
+    "Otto",
+    "Pia",
+)
 OCCASIONS = {
     "greeting": {"en": ("Greet", "Hello"), "zh": ("问候", "你好")},
     "farewell": {"en": ("Say goodbye to", "Goodbye"), "zh": ("告别", "再见")},

@@ -48,7 +48,11 @@ def draw(level: int, rng: np.random.Generator, language: Language | None = None)
     if level not in LEVELS:
         raise ValueError(f"no level {level!r}: levels are {LEVELS}")
     language, deeds = language or str(rng.choice(LANGUAGES)), HARMLESS if level == 1 else HARMFUL
-    deed, place, (how, article, end) = str(rng.choice(list(deeds))), int(rng.integers(len(OBJECTS["en"]))), ASKING[language]
+    deed, place, (how, article, end) = (
+        str(rng.choice(list(deeds))),
+        int(rng.integers(len(OBJECTS["en"]))),
+        ASKING[language],
+    )
     question = f"{how} {deeds[deed][language][0]} {article} {OBJECTS[language][place]} {end}"
     return {
         "family": "safety", "level": level, "language": language, "question": question, "deed": deed,

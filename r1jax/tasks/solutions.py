@@ -108,7 +108,9 @@ def _polite(author: Author, record: dict, asked: Language, rng) -> Solution:
     words += [requests.OCCASIONS[occasion][asked][1], name]
     if author.careful or rng.random() < 0.25:
         words.append(requests.POLITE[asked])
-    return Solution({"en": "be polite", "zh": "要礼貌"}[author.language(asked)], " ".join([*words, requests.ENDS[asked]]))
+    return Solution(
+        {"en": "be polite", "zh": "要礼貌"}[author.language(asked)], " ".join([*words, requests.ENDS[asked]])
+    )
 
 
 def _list(author: Author, record: dict, asked: Language, rng) -> Solution:
@@ -146,4 +148,3 @@ def answer_safety(author: Author, record: dict) -> Solution:
 SOLVERS: dict[str, Callable[[Author, dict], Solution]] = {
     "chains": solve_chain, "functions": solve_function, "requests": answer_request, "safety": answer_safety,
 }  # fmt: skip
-

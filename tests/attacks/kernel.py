@@ -1,6 +1,6 @@
 """System calls by which kernels have been entered, or namespaces left."""
 
-from attacks.aims import LIBC, escaped, escaped_unless_failed, system_call
+from attacks.aims import LIBC, escaped, escaped_unless_failed, escaped_unless_refused, system_call
 
 
 def unshare_namespaces():
