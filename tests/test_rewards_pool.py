@@ -37,7 +37,7 @@ def marked(mark: str) -> list[int]:
     return [process for process in found if process != os.getpid()]
 
 
-def eventually(condition, seconds: float = 20.0) -> bool:
+def eventually(condition, seconds: float = 90.0) -> bool:
     deadline = time.monotonic() + seconds
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.02)
