@@ -24,7 +24,7 @@ from r1jax.provenance import provenance
 from r1jax.rewards.answer import conclusion
 from r1jax.rl_loop import Asked
 from r1jax.sharding import MeshConfig, make_mesh
-from r1jax.tasks.families import draw_records, family_reward, read_parts
+from r1jax.tasks.families import draw_records, family_reward, read_parts, with_ids
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +53,7 @@ def main(config: Config) -> None:
     policy = load_policy(config.init, mesh)
     workdir = claim_workdir(config.workdir, "preference_data", config)
     records = draw_records(read_parts(config.parts), "train", config.prompts, np.random.default_rng(config.seed + 3000))
-    records = [{"id": f"{r['family']}:{r['level']}:{place}"} | r for place, r in enumerate(records)]
+    records = with_ids(records)
     asked = Asked(records, [chat_prompt(record["question"]) for record in records])
     with open_judges(judges_of("chat", language=False), records, workers=2) as submit:
         groups = sample_responses(

@@ -24,7 +24,7 @@ from r1jax.rewards.format import reasoning
 from r1jax.rewards.verdict import Submit
 from r1jax.rl_loop import Asked
 from r1jax.tasks.behaviour import read_checks
-from r1jax.tasks.families import draw_records, read_parts
+from r1jax.tasks.families import draw_records, read_parts, with_ids
 
 LONGEST_PARAGRAPH = 4000
 """Characters; DeepSeek-R1 drops "long paragraphs", of unpublished length."""
@@ -232,7 +232,7 @@ def collect_stage(
       Interrupted: see `sample_responses`.
     """
     records = draw_records(read_parts(config.parts), "train", config.problems, np.random.default_rng(problem_seed))
-    records = [{"id": f"{r['family']}:{r['level']}:{place}"} | r for place, r in enumerate(records)]
+    records = with_ids(records)
     asked = Asked(records, [PROMPTS[form](record["question"]) for record in records])
     judges = judges_of(form, language=True, allow_unsafe=config.allow_unsafe_exec)
     with open_judges(judges, records, workers=2, allow_unsafe=config.allow_unsafe_exec) as submit:

@@ -13,7 +13,7 @@ from r1jax.data.prompts import PROMPTS
 from r1jax.data.sources import read_records
 from r1jax.data.tokenizer import Tokenizer
 from r1jax.tasks.answers import BrokenRecord
-from r1jax.tasks.families import PUBLISHED, Split, draw_records, family_of, read_parts
+from r1jax.tasks.families import PUBLISHED, Split, draw_records, family_of, read_parts, with_ids
 
 PromptForm = Literal["r1_zero", "chat", "r1"]
 INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
@@ -56,7 +56,7 @@ def draw_family_problems(names: Sequence[str], split: Split, count: int) -> list
         records = draw_records(read_parts(names), split, count, np.random.default_rng(0))
     except (BrokenRecord, ValueError) as error:
         raise UserError(f"--families {' '.join(names)}: {error}") from error
-    return [{"id": f"{r['family']}:{r['level']}:{place}"} | r for place, r in enumerate(records)]
+    return with_ids(records)
 
 
 def read_benchmarks(paths: Sequence[str], count: int | None) -> list[dict]:

@@ -247,6 +247,11 @@ def _read_parts(name: str) -> list[Part]:
     return [Part(family, level, language) for level in levels or family.levels]
 
 
+def with_ids(records: Sequence[dict]) -> list[dict]:
+    """Records that say which they are: "id" is family, level and place, unless a record has one."""
+    return [{"id": f"{r['family']}:{r['level']}:{place}"} | r for place, r in enumerate(records)]
+
+
 def _draw_fresh(part: Part, split: Split, seen: set[str], rng: np.random.Generator) -> dict:
     for _ in range(2):
         for _ in range(TRIES):
