@@ -202,7 +202,8 @@ def run_stage(root: Path, stage: Stage, stop: launch.StopRequest) -> bool:
       UserError: it failed.
     """
     cache = {"JAX_COMPILATION_CACHE_DIR": str(root / "compiled"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1"}
-    process, told = subprocess.Popen(command(root, stage), env=cache | os.environ), False
+    environment = cache | os.environ | {launch.PARENT: str(os.getpid())}
+    process, told = subprocess.Popen(command(root, stage), env=environment), False
     while process.poll() is None:
         if stop.signal == signal.SIGTERM and not told:  # SIGINT reaches the stage from the terminal
             process.terminate()

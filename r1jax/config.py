@@ -1,7 +1,10 @@
 """Configurations as frozen dataclasses: to and from JSON, and how two of them differ."""
 
 import dataclasses
+import fcntl
 import json
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +42,8 @@ def claim_workdir(workdir: str | Path, experiment: str, config: Any, *, ignore: 
       config: a dataclass.
       ignore: top-level fields that may change between a run and its resumption.
 
+    Until this process ends, no other one can claim the folder.
+
     Raises:
       UserError: the folder belongs to another experiment or configuration, or is in use by something else.
     """
@@ -56,13 +61,42 @@ def claim_workdir(workdir: str | Path, experiment: str, config: Any, *, ignore: 
                 + "\n  ".join(changed)
                 + "\nRepeat the old options to resume that run, or start a new one with another --workdir."
             )
+        _hold(workdir)
         return workdir
     if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
         raise UserError(
             f"{workdir} exists and is not a workdir of r1jax (it has no config.json); choose another --workdir"
         )
     workdir.mkdir(parents=True, exist_ok=True)
+    _hold(workdir)
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(record, indent=2) + "\n")
     partial.rename(path)
     return workdir
+
+
+_held: dict[Path, int] = {}
+"""Folders that this process has claimed, and the descriptors that keep their locks."""
+RELEASE_SECONDS = 20
+"""How long to wait for a process that is just ending."""
+
+
+def _hold(workdir: Path) -> None:
+    """Lock a folder for the life of this process; where the file system has no locks, do nothing."""
+    if (resolved := workdir.resolve()) in _held:
+        return
+    descriptor, until = os.open(resolved, os.O_RDONLY), time.monotonic() + RELEASE_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError as error:
+            if time.monotonic() > until:
+                os.close(descriptor)
+                raise UserError(
+                    f"{workdir} is in use by another process; let it end or stop it, or use another --workdir"
+                ) from error
+            time.sleep(0.1)
+        except OSError:
+            break
+    _held[resolved] = descriptor

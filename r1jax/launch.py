@@ -1,5 +1,6 @@
 """How every experiment begins and ends: command line, allocator, signals, progress, one clear message per mistake."""
 
+import ctypes
 import errno
 import os
 import shlex
@@ -64,6 +65,18 @@ def tune_allocator() -> None:
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | {"GLIBC_TUNABLES": ALLOCATOR})
 
 
+PARENT = "R1JAX_PARENT"
+"""Environment variable: the process id of a parent without which a stage is not to go on."""
+
+
+def end_with_parent() -> None:
+    """Be killed when the parent named by `R1JAX_PARENT` dies, however it dies; elsewhere than on Linux, do nothing."""
+    if sys.platform == "linux" and (parent := os.environ.get(PARENT)):
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG; it outlives execve
+        if os.getppid() != int(parent):  # it was already dead
+            sys.exit(1)
+
+
 def run(main: Callable[[Any], None], config_class: type, presets: Mapping[str, Any] | None = None) -> None:
     """Parse the command line into `config_class` and run `main`.
 
@@ -75,6 +88,7 @@ def run(main: Callable[[Any], None], config_class: type, presets: Mapping[str, A
 
     Exits with 0 where it is done or was stopped on request, 1 for a user's mistake, 2 for an unknown option.
     """
+    end_with_parent()
     tune_allocator()
     import tyro
 
