@@ -8,7 +8,7 @@ import pytest
 
 from experiments import r1
 from r1jax.config import UserError
-from r1jax.report import chain_table, write_chain_report
+from r1jax.report import chain, chain_table, seeds_table, write_chain_report
 
 
 def config(tmp_path, **options):
@@ -137,3 +137,16 @@ def test_a_small_chain_survives_being_killed(experiment, tmp_path):
         for which in ("whole", "killed")
     )
     assert whole == killed
+
+
+def test_the_table_over_seeds_has_means_and_the_interval_of_student(tmp_path):
+    for seed, accuracy in enumerate((0.5, 0.6, 0.7)):
+        folder = tmp_path / str(seed) / "evaluate_base"
+        folder.mkdir(parents=True)
+        families = {name: {"accuracy": accuracy} for names in chain.ROWS.values() for name in names}
+        result = {"breakdown": families} | {name: accuracy for name in chain.BEHAVIOUR}
+        (folder / "evaluation.json").write_text(json.dumps({"result": result}))
+    table = seeds_table([tmp_path / str(seed) for seed in range(3)])
+    half = 4.302653 * 10 / 3**0.5  # t with two degrees of freedom, 97.5%; standard deviation 10
+    assert f"| chains | 60.0 ± {half:.1f} |" in table and f"| **general, mean** | 60.0 ± {half:.1f} |" in table
+    assert table.splitlines()[0] == "| | Base |"

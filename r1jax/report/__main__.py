@@ -1,19 +1,12 @@
-"""`python -m r1jax.report WORKDIR` writes the report of a run and prints its path."""
+"""Print the stage table over several chains: `python -m r1jax.report runs/r1_0 runs/r1_1 runs/r1_2`."""
 
 import sys
+from pathlib import Path
 
-from r1jax.report import write_report
-
-
-def main() -> None:
-    """Write the report of the workdir on the command line."""
-    if len(sys.argv) != 2:
-        sys.exit("usage: python -m r1jax.report WORKDIR")
-    try:
-        print(write_report(sys.argv[1]))
-    except ValueError as error:
-        sys.exit(f"report: {error}")
-
+from r1jax.report.chain import seeds_table
 
 if __name__ == "__main__":
-    main()
+    roots = sys.argv[1:]
+    if len(roots) < 2 or not all((Path(root) / "chain.json").is_file() for root in roots):
+        sys.exit(f"expected the folders of two or more finished chains, found {' '.join(roots) or 'none'}")
+    print(seeds_table(roots))

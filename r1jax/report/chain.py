@@ -2,8 +2,11 @@
 
 import html
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+import numpy as np
+from scipy.special import stdtrit
 
 from r1jax.metrics import read_json_lines
 from r1jax.report.figures import Panel, curve_figure
@@ -83,6 +86,38 @@ def chain_table(root: str | Path) -> str:
     return "\n".join(lines)
 
 
+def seeds_table(roots: Sequence[str | Path]) -> str:
+    """The same table over two or more chains that differ in their seed: means, with 95% intervals by Student's t."""
+    columns = STAGES | STUDENTS
+    chains = [{name: _evaluation(Path(root), name) for name in columns} for root in roots]
+    names = [name for name in columns if all(chain[name] for chain in chains)]
+    lines = ["| | " + " | ".join(columns[name] for name in names) + " |", "|---" * (len(names) + 1) + "|"]
+
+    def line(label: str, value: Callable[[dict], float]) -> None:
+        cells = [_over_seeds([value(chain[name]) for chain in chains]) for name in names]
+        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+
+    for title, families in ROWS.items():
+        for family in families:
+            line(family, lambda result, family=family: 100 * result["breakdown"][family]["accuracy"])
+        mean = lambda result, families=families: np.mean([100 * result["breakdown"][f]["accuracy"] for f in families])
+        line(f"**{title.lower()}, mean**", mean)
+    for metric, label in BEHAVIOUR.items():
+        line(label, lambda result, metric=metric: _scale(metric) * result[metric])
+    return "\n".join(lines)
+
+
+def _over_seeds(values: Sequence[float]) -> str:
+    """Mean and 95% interval of the mean of independent runs."""
+    mean, runs = np.mean(values), len(values)
+    half = stdtrit(runs - 1, 0.975) * np.std(values, ddof=1) / np.sqrt(runs)
+    return f"{mean:.1f} ± {half:.1f}"
+
+
+def _scale(metric: str) -> int:
+    return 100 if metric.endswith(("share", "score")) else 1
+
+
 def _plain(cell: str) -> str:
     return cell.replace("<span class=note>", "(").replace("</span>", ")")
 
@@ -127,7 +162,7 @@ def _cell(entry: dict | None) -> str:
 def _mean(evaluation: dict, name: str) -> str:
     if evaluation.get(name) is None:
         return "–"
-    scale = 100 if name.endswith(("share", "score")) else 1
+    scale = _scale(name)
     low, high = (scale * bound for bound in evaluation["interval95"][name])
     return f"{scale * evaluation[name]:.1f} <span class=note>{low:.1f}–{high:.1f}</span>"
 
