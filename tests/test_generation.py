@@ -128,6 +128,18 @@ def test_a_completion_depends_neither_on_the_size_of_its_group_nor_on_the_paddin
 
 
 @pytest.mark.parametrize("halvings", [1, 2])
+def test_a_completion_ends_at_the_first_of_several_end_tokens():
+    out = rollout()
+    other = int(out.tokens[0, 0, 0])
+    ended = sample(eos_ids=(EOS, other))
+    for place in np.ndindex(out.finished.shape):
+        whole = out.tokens[place][out.mask[place]]
+        ends = np.flatnonzero((whole == EOS) | (whole == other))
+        assert ended.tokens[place][ended.mask[place]].tolist() == whole[: ends[0] + 1 if len(ends) else None].tolist()
+        assert ended.finished[place] == bool(len(ends))
+    assert ended.mask.sum() < out.mask.sum()
+
+
 def test_halving_the_batch_changes_nothing(halvings):
     halved, whole = sample(halvings=halvings), rollout()
     for name in ("tokens", "mask", "finished"):
