@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from r1jax.checkpoint import Parent, load_parent, open_parent, restore
 from r1jax.config import UserError
 from r1jax.data.tokenizer import Tokenizer, load_tokenizer
-from r1jax.models.config import ModelConfig
+from r1jax.models.config import ModelConfig, read_model_config
 from r1jax.models.transformer import init_params
 from r1jax.sharding import abstract_arrays
 from r1jax.train import TrainState, init_train_state
@@ -42,7 +42,7 @@ def load_policy(folder: str | Path, mesh) -> Policy:
         raise UserError(f"--init={folder} holds a reward model, not a policy: it scores texts and cannot write any")
     tokenizer = load_tokenizer(folder)
     try:
-        model = ModelConfig(**parent.model)
+        model = read_model_config(parent.model)
     except (TypeError, ValueError) as error:
         raise UserError(
             f"--init={folder}: its model description is not one of this version of r1jax: {error}"
