@@ -28,7 +28,7 @@ DOORS = {
     "evaluation": {"generation", "rewards", "data", "tasks", "config", "metrics"},
     "train": {"sharding", "optimizer", "ops", "config"},
     "checkpoint": {"config", "train"},
-    "policy": {"checkpoint", "config", "data", "interop", "models", "sharding", "train"},
+    "policy": {"checkpoint", "config", "data", "interop", "models", "provenance", "sharding", "train"},
     "reward_model": {"checkpoint", "config", "data", "models", "policy", "sharding"},
     "report": {"metrics"},
     "doctor": {"evaluation", "rewards"},

@@ -130,20 +130,26 @@ def _latent(fields: _Fields, family: str) -> dict[str, Any]:
     fields.expect("rms_norm_eps", 1e-6)
     fields.expect("rope_interleave", True)
     fields.expect("num_key_value_heads", fields.number("num_attention_heads"))
-    parts = {name: fields.number(name) for name in ("kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")}
+    parts = {
+        name: fields.number(name) for name in ("kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
+    }
     parts["q_lora_rank"] = fields.number("q_lora_rank", 0)
     dense = fields.number("first_k_dense_replace", 0)
     if not fields.get("n_routed_experts") or dense >= fields.number("num_hidden_layers"):
         return parts
     fields.expect("moe_layer_freq", 1)
-    return parts | _routing(fields, family) | {
-        "num_dense_layers": dense,
-        "num_experts": fields.number("n_routed_experts"),
-        "num_experts_per_token": fields.number("num_experts_per_tok"),
-        "num_shared_experts": fields.number("n_shared_experts", 0),
-        "expert_mlp_dim": fields.number("moe_intermediate_size"),
-        "routed_scaling_factor": float(fields.number("routed_scaling_factor", 1.0)),
-    }
+    return (
+        parts
+        | _routing(fields, family)
+        | {
+            "num_dense_layers": dense,
+            "num_experts": fields.number("n_routed_experts"),
+            "num_experts_per_token": fields.number("num_experts_per_tok"),
+            "num_shared_experts": fields.number("n_shared_experts", 0),
+            "expert_mlp_dim": fields.number("moe_intermediate_size"),
+            "routed_scaling_factor": float(fields.number("routed_scaling_factor", 1.0)),
+        }
+    )
 
 
 def _routing(fields: _Fields, family: str) -> dict[str, Any]:

@@ -35,7 +35,9 @@ def family_of(model: ModelConfig) -> str:
             wants["yarn.mscale == 0"] = (True, False)
     for field, (found, expected) in wants.items():
         if found != expected:
-            raise UserError(f"no model of transformers computes this one: {field} is {found}, expected {expected}: {model}")
+            raise UserError(
+                f"no model of transformers computes this one: {field} is {found}, expected {expected}: {model}"
+            )
     return family
 
 

@@ -70,7 +70,10 @@ def make_plan(model: ModelConfig) -> Plan:
     if model.num_mtp_layers:
         prefix = f"model.layers.{model.num_layers}"
         pieces += _mtp(model, prefix)
-        copies = {f"{prefix}.embed_tokens.weight": "model.embed_tokens.weight", f"{prefix}.shared_head.head.weight": head}
+        copies = {
+            f"{prefix}.embed_tokens.weight": "model.embed_tokens.weight",
+            f"{prefix}.shared_head.head.weight": head,
+        }
     return Plan(tuple(pieces), copies)
 
 

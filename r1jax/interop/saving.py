@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -31,6 +31,7 @@ def save_checkpoint(
     dtype: WeightType,
     token_ids: dict[str, int] | None = None,
     max_shard_bytes: int = 5 << 30,
+    also: Callable[[Path], None] = lambda folder: None,
 ) -> None:
     """Write config.json, generation_config.json and the weights; the folder appears when it is complete.
 
@@ -40,6 +41,8 @@ def save_checkpoint(
       folder: must not exist, or be empty.
       dtype: of the weights; "fp8" is the form of the released DeepSeek-V3 and R1, norms and embeddings bfloat16.
       token_ids: bos_token_id and so on, as far as there are such tokens.
+      max_shard_bytes: of tensors in one file; a larger tensor has a file of its own.
+      also: writes more files into the folder, such as those of the tokenizer, before it appears.
 
     Raises:
       UserError: the folder is in use, or no model of transformers computes what this one does.
@@ -62,6 +65,7 @@ def save_checkpoint(
         write_checkpoint(partial_folder, specs, tensors, max_shard_bytes=max_shard_bytes)
         _write_json(partial_folder / "config.json", record)
         _write_json(partial_folder / "generation_config.json", token_ids or {})
+        also(partial_folder)
         if folder.exists():
             folder.rmdir()
         partial_folder.rename(folder)
