@@ -19,7 +19,8 @@ from r1jax.data.packing import PackedBatch, pack_documents
 from r1jax.data.prompts import document_text
 from r1jax.data.tokenizer import Tokenizer, load_tokenizer
 from r1jax.metrics import JsonLines
-from r1jax.models.config import ModelConfig, miniature, student
+from r1jax.models.config import ModelConfig
+from r1jax.models.presets import miniature, student
 from r1jax.models.transformer import forward, init_params, output_head
 from r1jax.objectives import next_token_sums, token_logprobs
 from r1jax.optimizer import OptimizerConfig, make_optimizer

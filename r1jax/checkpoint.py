@@ -118,7 +118,8 @@ class Parent:
     """A finished stage to start from."""
 
     folder: Path
-    manager: ocp.CheckpointManager
+    manager: ocp.CheckpointManager | None
+    """None where the weights are not in a checkpoint of r1jax."""
     step: int
     model: dict
     """Fields of its ModelConfig."""
@@ -136,7 +137,10 @@ def open_parent(folder: str | Path) -> Parent:
     if not folder.is_dir():
         raise UserError(f"--init={folder}: no such folder; give the workdir of an earlier stage")
     if not (folder / FOLDER).is_dir():
-        raise UserError(f"--init={folder} has no {FOLDER}/ folder: it is not the workdir of a stage of r1jax")
+        raise UserError(
+            f"--init={folder} has no {FOLDER}/ folder: it is not the workdir of a stage of r1jax, and no Hugging Face "
+            "model either, which has a config.json with a model_type, and *.safetensors"
+        )
     manager = _manager(folder, read_only=True)
     step = manager.latest_step()
     if step is None:

@@ -12,7 +12,7 @@ import pytest
 from r1jax.generation import rollout as rollout_module
 from r1jax.generation.rollout import Rollout, generate, prompt_positions
 from r1jax.generation.sampling import sample_tokens
-from r1jax.models.config import miniature, student
+from r1jax.models.presets import miniature, student
 from r1jax.models.transformer import init_params
 from r1jax.rl import Rows, completion_logprobs
 
