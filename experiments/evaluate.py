@@ -52,7 +52,8 @@ class Config:
     problems: int | None = None
     """Problems drawn from families, 512 by default; of benchmarks the first so many, by default all."""
     prompt: PromptForm = "r1_zero"
-    """Template of the questions: R1-Zero's, the later stages' plain one, or the released R1's with control tokens."""
+    """Template of the questions: R1-Zero's, the later stages' plain one, the released R1's with control tokens, or the
+    chat template of the model that --init names."""
     language: bool = False
     """Judge the language consistency of the reasoning too."""
     votes: tuple[int, ...] = ()
