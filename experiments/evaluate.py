@@ -52,7 +52,8 @@ class Config:
     problems: int | None = None
     """Problems drawn from families, 512 by default; of benchmarks the first so many, by default all."""
     prompt: PromptForm = "r1_zero"
-    """Template of the questions: R1-Zero's, the later stages' plain one, or the released R1's with control tokens."""
+    """Template of the questions: R1-Zero's, the later stages' plain one, the released R1's with control tokens, or the
+    chat template of the model that --init names."""
     language: bool = False
     """Judge the language consistency of the reasoning too."""
     votes: tuple[int, ...] = ()
@@ -128,7 +129,7 @@ def read_problems(config: Config) -> list[dict]:
 
 def sampled_batches(config: Config, policy: Policy, mesh, asked: Asked, submit, start: int) -> Iterator:
     """Responses of the policy to the problems from `start` on, judged."""
-    sampler = make_sampler(policy.model, config.sampling, mesh, eos_id=policy.tokenizer.eos_id)
+    sampler = make_sampler(policy.model, config.sampling, mesh, eos_ids=policy.tokenizer.eos_ids)
     sample = partial(sampler, (policy.params, policy.router_bias))
     options = {"seed": config.seed, "submit": submit, "records": asked.records, "prompts": asked.prompts}
     return evaluation_batches(sample, asked, config.sampling, **options, start=start)

@@ -21,7 +21,8 @@ from r1jax.data.rows import data_files
 from r1jax.data.scored_rows import Encoded, Kind, RewardRows, encode_examples, example_batch, updates_per_epoch
 from r1jax.data.tokenizer import Tokenizer, load_tokenizer
 from r1jax.metrics import JsonLines, read_json, write_json
-from r1jax.models.config import ModelConfig, miniature
+from r1jax.models.config import ModelConfig
+from r1jax.models.presets import miniature
 from r1jax.models.reward_model import adopt_decoder, init_reward_params, reward_outputs
 from r1jax.objectives import pairwise_sums, pointwise_sums
 from r1jax.ops.masked import masked_sum

@@ -118,7 +118,8 @@ class Parent:
     """A finished stage to start from."""
 
     folder: Path
-    manager: ocp.CheckpointManager
+    manager: ocp.CheckpointManager | None
+    """None where the weights are not in a checkpoint of r1jax."""
     step: int
     model: dict
     """Fields of its ModelConfig."""
@@ -136,7 +137,10 @@ def open_parent(folder: str | Path) -> Parent:
     if not folder.is_dir():
         raise UserError(f"--init={folder}: no such folder; give the workdir of an earlier stage")
     if not (folder / FOLDER).is_dir():
-        raise UserError(f"--init={folder} has no {FOLDER}/ folder: it is not the workdir of a stage of r1jax")
+        raise UserError(
+            f"--init={folder} has no {FOLDER}/ folder: it is not the workdir of a stage of r1jax, and no Hugging Face "
+            "model either, which has a config.json with a model_type, and *.safetensors"
+        )
     manager = _manager(folder, read_only=True)
     step = manager.latest_step()
     if step is None:
@@ -165,7 +169,7 @@ def load_parent(parent: Parent, params, router_bias):
 
 
 def publish(workdir: str | Path, target: str | Path) -> None:
-    """Copy a workdir's tokenizer and latest weights, without the optimizer, to a folder that --init accepts."""
+    """Copy a workdir's latest weights, without the optimizer, to a folder that --init accepts beside a tokenizer."""
     workdir, target = Path(workdir), Path(target)
     steps = _manager(workdir, read_only=True)
     source = workdir / FOLDER / str(steps.latest_step())
@@ -176,5 +180,3 @@ def publish(workdir: str | Path, target: str | Path) -> None:
     for name in ("params", "router_bias", "model", "run"):
         shutil.copytree(source / name, destination / name, ignore=shutil.ignore_patterns("commit_success.txt"))
     shutil.copy(source / "_CHECKPOINT_METADATA", destination)
-    for tokenizer in workdir.glob("tokenizer.*"):
-        shutil.copy(tokenizer, target)

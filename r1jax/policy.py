@@ -1,5 +1,6 @@
 """A policy as the stages hand it on: model, tokenizer, weights; started, resumed, frozen."""
 
+import dataclasses
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -7,11 +8,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from r1jax.checkpoint import Parent, load_parent, open_parent, restore
-from r1jax.config import UserError
-from r1jax.data.tokenizer import Tokenizer, load_tokenizer
-from r1jax.models.config import ModelConfig
+from r1jax.checkpoint import FOLDER, Parent, load_parent, open_parent, restore
+from r1jax.config import UserError, to_dict
+from r1jax.data.tokenizer import Tokenizer, check_vocabulary, load_tokenizer
+from r1jax.interop.hf_config import is_hf_folder, read_hf_config
+from r1jax.interop.loading import has_mtp, load_checkpoint
+from r1jax.models.config import ModelConfig, read_model_config
 from r1jax.models.transformer import init_params
+from r1jax.provenance import file_hash
 from r1jax.sharding import abstract_arrays
 from r1jax.train import TrainState, init_train_state
 
@@ -31,24 +35,55 @@ class Policy(NamedTuple):
 
 
 def load_policy(folder: str | Path, mesh) -> Policy:
-    """Read a stage's latest weights and tokenizer onto the mesh.
+    """Read a stage's latest weights and tokenizer onto the mesh, or those of a Hugging Face folder.
 
     Raises:
-      UserError: the folder is not a finished stage's workdir, holds a reward model, or its model does not divide over
-        the mesh.
+      UserError: the folder is neither a finished stage's workdir nor a model that r1jax has, holds a reward model, or
+        its model does not divide over the mesh.
     """
+    if is_hf_folder(folder) and not (Path(folder) / FOLDER).exists():
+        return import_policy(folder, mesh)
     parent = open_parent(folder)
     if parent.provenance["run"].get("experiment") == REWARD_MODEL:
         raise UserError(f"--init={folder} holds a reward model, not a policy: it scores texts and cannot write any")
     tokenizer = load_tokenizer(folder)
     try:
-        model = ModelConfig(**parent.model)
+        model = read_model_config(parent.model)
     except (TypeError, ValueError) as error:
         raise UserError(
             f"--init={folder}: its model description is not one of this version of r1jax: {error}"
         ) from error
-    shapes = abstract_arrays(jax.eval_shape(partial(init_params, model), jax.random.key(0)), mesh)
-    return Policy(model, tokenizer, *load_parent(parent, *shapes), parent)
+    return Policy(model, tokenizer, *load_parent(parent, *_shapes(model, mesh)), parent)
+
+
+def import_policy(folder: str | Path, mesh) -> Policy:
+    """Read a model in the form of Hugging Face (docs/interop.md) onto the mesh.
+
+    Raises:
+      UserError: a file is broken, something in it is not what r1jax has, or tokenizer and vocabulary disagree.
+    """
+    folder = Path(folder)
+    model, tokenizer = read_hf_config(folder), load_tokenizer(folder)
+    check_vocabulary(tokenizer, model.vocab_size, folder)
+    if not has_mtp(folder, model):
+        model = dataclasses.replace(model, num_mtp_layers=0)
+    if mesh.devices.flat[0].platform == "cpu":
+        layout = {"dtype": "float32", "unroll_layers": True, "remat": False, "expert_dispatch": "dense"}
+        model = dataclasses.replace(model, **layout)
+    weights = load_checkpoint(folder, model, *_shapes(model, mesh))
+    return Policy(model, tokenizer, *weights, Parent(folder, None, 0, to_dict(model), _origin(folder)))
+
+
+def _origin(folder: Path) -> dict:
+    """Provenance of a Hugging Face folder: which files, of which size, with which configuration."""
+    sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.is_file()}
+    run = {"experiment": "import", "config_sha256": file_hash(folder / "config.json"), "files": sizes}
+    return {"folder": folder.name, "step": 0, "run": run}
+
+
+def _shapes(model: ModelConfig, mesh):
+    """Abstract parameters and router bias, for loading into."""
+    return abstract_arrays(jax.eval_shape(partial(init_params, model), jax.random.key(0)), mesh)
 
 
 def start_training(policy: Policy, optimizer, mesh, manager):

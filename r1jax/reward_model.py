@@ -14,7 +14,7 @@ from r1jax.checkpoint import Parent, load_parent, open_parent
 from r1jax.config import UserError
 from r1jax.data.scored_rows import Encoded, Kind, pad_rows, scored_row, scored_texts
 from r1jax.data.tokenizer import Tokenizer, load_tokenizer
-from r1jax.models.config import ModelConfig
+from r1jax.models.config import ModelConfig, read_model_config
 from r1jax.models.reward_model import init_reward_params, reward_scores
 from r1jax.policy import REWARD_MODEL
 from r1jax.sharding import abstract_arrays, batch_sharding, check_divides, replicated
@@ -67,7 +67,7 @@ def load_reward_model(folder: str | Path, mesh) -> RewardModel:
         )
     tokenizer = load_tokenizer(folder)
     try:
-        model = ModelConfig(**parent.model)
+        model = read_model_config(parent.model)
     except (TypeError, ValueError) as error:
         raise UserError(f"{folder}: its model description is not one of this version of r1jax: {error}") from error
     shapes = abstract_arrays(jax.eval_shape(partial(init_reward_params, model), jax.random.key(0)), mesh)

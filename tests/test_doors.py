@@ -23,12 +23,12 @@ DOORS = {
     "objectives": {"ops"},
     "data": {"tasks", "rewards", "config"},
     "models": {"ops", "sharding"},
-    "interop": {"models"},
+    "interop": {"config", "models", "ops", "sharding"},
     "generation": {"models", "ops", "sharding", "config"},
     "evaluation": {"generation", "rewards", "data", "tasks", "config", "metrics"},
     "train": {"sharding", "optimizer", "ops", "config"},
     "checkpoint": {"config", "train"},
-    "policy": {"checkpoint", "config", "data", "models", "sharding", "train"},
+    "policy": {"checkpoint", "config", "data", "interop", "models", "provenance", "sharding", "train"},
     "reward_model": {"checkpoint", "config", "data", "models", "policy", "sharding"},
     "report": {"metrics"},
     "doctor": {"evaluation", "rewards"},
@@ -41,6 +41,7 @@ DOORS["collect"] = DOORS["rl_stage"] = DOORS["sft_stage"] = DOORS.keys() - {"int
 
 # Rooms that may import a package; the rooms of the second table may not.
 KEEPERS = {"orbax": {"checkpoint"}, "flax": {"models", "sharding", "train"}, "grain": {"data"}}
+KEEPERS |= {"tokenizers": {"data"}, "jinja2": {"data"}}
 KEEPERS |= {"sympy": {"rewards"}, "math_verify": {"rewards"}, "reasoning_gym": {"tasks"}}
 CLOSED = {"jax": {"rewards", "tasks", "data"}}
 

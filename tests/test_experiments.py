@@ -15,7 +15,8 @@ from conftest import ROOT
 from r1jax.checkpoint import open_parent
 from r1jax.config import to_dict
 from r1jax.data.tokenizer import load_tokenizer
-from r1jax.models.config import ModelConfig, miniature, student
+from r1jax.models.config import ModelConfig
+from r1jax.models.presets import miniature, student
 from r1jax.tasks import BASE_MODEL, STUDENT_MODEL, WORLD_MODEL
 from r1jax.tasks.authors import WORLD, Population, describe_corpus
 

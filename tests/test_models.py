@@ -13,8 +13,10 @@ import numpy as np
 import optax
 import pytest
 
+from r1jax.config import to_dict
 from r1jax.models.cache import init_cache, write_cache
-from r1jax.models.config import ModelConfig, deepseek_v3, miniature, student
+from r1jax.models.config import Llama3Rope, Yarn, read_model_config
+from r1jax.models.presets import deepseek_v3, miniature, student
 from r1jax.models.transformer import forward, init_params, output_head
 from r1jax.sharding import RULES, MeshConfig, make_mesh
 from r1jax.train import LossOutput, gradient_sums, init_train_state, make_train_step
@@ -394,10 +396,21 @@ def test_a_student_has_a_quarter_of_a_million_parameters_and_no_router_bias():
 
 def test_a_model_description_without_the_fields_of_dense_models_still_loads():
     fields = dataclasses.asdict(tiny())
-    later = ["num_kv_heads", "head_dim", "qkv_bias", "qk_norm", "tied_embeddings"]
-    assert [*fields][-5:] == later  # after the older fields, so that positions keep their meaning
+    later = ["num_kv_heads", "head_dim", "qkv_bias", "qk_norm", "tied_embeddings", "yarn", "llama3_rope"]
+    later += ["num_mtp_layers", "router_score", "normalize_top_k", "max_positions"]
+    assert [*fields][-11:] == later  # after the older fields, so that positions keep their meaning
     old = json.dumps({name: value for name, value in fields.items() if name not in later})
-    assert ModelConfig(**json.loads(old)) == tiny()
+    assert read_model_config(json.loads(old)) == tiny()
+
+
+@pytest.mark.parametrize(
+    "config", [tiny(yarn=Yarn(40.0, 4096), num_mtp_layers=1), tiny_dense(llama3_rope=Llama3Rope(8.0, 1.0, 4.0, 8192))]
+)
+def test_a_model_description_survives_json(config):
+    record = json.loads(json.dumps(to_dict(config)))
+    assert read_model_config(record) == config
+    with pytest.raises(TypeError, match="speed"):
+        read_model_config(record | {"speed": 3})
 
 
 @pytest.mark.parametrize(
@@ -463,6 +476,10 @@ def test_compute_dtype_reaches_activations_and_cache_but_not_parameters():
         {"head_dim": 6},
         {"qkv_bias": True},
         {"qk_norm": True},
+        {"llama3_rope": Llama3Rope(8.0, 1.0, 4.0, 8192)},
+        {"num_mtp_layers": 2},
+        {"router_score": "relu"},
+        {"max_positions": -1},
     ],
     ids=str,
 )
@@ -480,6 +497,8 @@ def test_impossible_shapes_are_refused(changes):
         ({"head_dim": 0}, "head_dim must be positive, not 0"),
         ({"head_dim": 5}, "head_dim must be even"),
         ({"q_lora_rank": 4}, "q_lora_rank must be left out of a model with grouped-query attention, not 4"),
+        ({"yarn": Yarn(40.0, 4096)}, "yarn must be left out of a model with grouped-query attention"),
+        ({"num_mtp_layers": 1}, "num_mtp_layers must be left out of a model without num_experts"),
         ({"v_head_dim": 6}, "v_head_dim must be left out of a model with grouped-query attention, not 6"),
         ({"expert_mlp_dim": 9}, "expert_mlp_dim must be left out of a model without num_experts, not 9"),
         ({"num_experts": 4}, "num_experts_per_token must be positive, not 0"),
@@ -495,7 +514,7 @@ def test_impossible_dense_shapes_are_refused_by_name(changes, message):
 STUDENT_ON_EIGHT_DEVICES = """
 import flax.linen as nn, jax, numpy as np
 from r1jax.models.cache import init_cache, write_cache
-from r1jax.models.config import student
+from r1jax.models.presets import student
 from r1jax.models.transformer import forward, init_params, output_head
 from r1jax.sharding import MeshConfig, make_mesh, tree_shardings
 

@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from r1jax.models.config import miniature
+from r1jax.models.presets import miniature
 from r1jax.models.transformer import init_params
 from r1jax.ops.attention import attend, attention_mask, grouped_attention, latent_attend
 from r1jax.ops.logprobs import token_logprobs

@@ -19,7 +19,7 @@ from r1jax.data.preferences import prompt_text, read_comparisons, read_safety_la
 from r1jax.data.scored_rows import encode_examples, example_batch, pad_rows, scored_row, scored_texts, updates_per_epoch
 from r1jax.data.tokenizer import load_tokenizer
 from r1jax.metrics import read_json, read_json_lines
-from r1jax.models.config import miniature
+from r1jax.models.presets import miniature
 from r1jax.models.reward_model import adopt_decoder, init_reward_params, reward_outputs, reward_scores
 from r1jax.models.transformer import init_params
 from r1jax.objectives import pairwise_sums, pointwise_sums

@@ -230,7 +230,7 @@ def finish(process):
 
 TENSOR_PARALLEL = """
 import dataclasses, jax, numpy as np
-from r1jax.models.config import miniature
+from r1jax.models.presets import miniature
 from r1jax.models.transformer import forward, init_params
 from r1jax.sharding import MeshConfig, make_mesh, tree_shardings
 import flax.linen as nn

@@ -22,6 +22,7 @@ from r1jax.tasks.families import (
     family_reward,
     is_held_out,
     read_countdown,
+    read_parts,
 )
 from r1jax.tasks.knights import read_roles
 from r1jax.tasks.modular import read_residue
@@ -309,7 +310,31 @@ def test_published_families_are_judged_by_their_own_judges():
     assert outcome(code, "</think> I cannot.") == "no_answer"
 
 
+def test_a_sum_may_be_answered_by_a_plain_number_and_by_nothing_else_unmarked():
+    for part in read_parts(["sums"]):
+        for record in draws(part, 10):
+            value, expression = sum(record["numbers"]), " + ".join(map(str, record["numbers"]))
+            assert len(record["numbers"]) == part.level + 1 and max(record["numbers"]) < 10
+            assert f"Compute {expression}." in record["question"]
+            for text in (f"{value}", f" {value}.\n", f"**{value}**", f"{expression} = {value}", f"\\boxed{{{value}}}"):
+                assert outcome(record, text) == "correct", text
+                assert outcome(record, f"<think> {value + 1} </think>{text}") == "correct"
+            for text in (f"{value + 1}", f"{expression} = {value + 1}", f"<answer>{value + 1}</answer>"):
+                assert outcome(record, text) == "wrong", text
+            for text in (f"The result is {value}", f"{value} or {value + 1}", f"<think> {value}", f"1 + {value}", ""):
+                assert outcome(record, text) == "no_answer", text
+    assert outcome(draws(Part(BY_NAME["arithmetic"], 1), 1)[0], "3") == "no_answer"  # there it must be marked
+
+
 # Splits and mixtures
+
+
+def test_one_sum_in_three_is_held_out_whatever_the_order():
+    records = draws(read_parts(["sums:2"])[0], 2000)
+    contents = {tuple(sorted(record["numbers"])): is_held_out(record) for record in records}
+    assert 0.25 < np.mean(list(contents.values())) < 0.42
+    for record in records[:50]:
+        assert is_held_out(record | {"numbers": record["numbers"][::-1]}) == is_held_out(record)
 
 
 @pytest.mark.parametrize("part", PARTS, ids=identify)

@@ -7,7 +7,14 @@ from r1jax.models.cache import Entries
 from r1jax.models.config import ModelConfig
 from r1jax.models.layers import RMSNorm, weight
 from r1jax.ops.attention import attend, grouped_attention, latent_attend
-from r1jax.ops.rotary import apply_rotary, apply_rotary_halves, rotary_frequencies
+from r1jax.ops.rotary import (
+    apply_rotary,
+    apply_rotary_halves,
+    llama3_frequencies,
+    rotary_frequencies,
+    yarn_frequencies,
+    yarn_temperature,
+)
 
 
 class LatentAttention(nn.Module):
@@ -31,7 +38,8 @@ class LatentAttention(nn.Module):
         """
         config = self.config
         heads, nope, rope = config.num_heads, config.qk_nope_head_dim, config.qk_rope_head_dim
-        frequencies = rotary_frequencies(rope, config.rope_theta)
+        frequencies, amplitude, scale = latent_rotary(config)
+        rotate = lambda x: apply_rotary(x, positions, frequencies, amplitude=amplitude)
 
         query_in, query_axis = x, "embed"
         if config.q_lora_rank:
@@ -39,17 +47,16 @@ class LatentAttention(nn.Module):
             query_in, query_axis = RMSNorm(config, axis="q_lora", name="q_norm")(x @ q_down), "q_lora"
         q_up = weight(self, "q_up", (query_in.shape[-1], heads, nope + rope), (query_axis, "heads", "head_dim"), config)
         query = jnp.einsum("btr,rnh->btnh", query_in, q_up)
-        q_nope, q_rope = query[..., :nope], apply_rotary(query[..., nope:], positions, frequencies)
+        q_nope, q_rope = query[..., :nope], rotate(query[..., nope:])
 
         kv_down = weight(self, "kv_down", (config.embed_dim, config.kv_lora_rank + rope), ("embed", "kv_lora"), config)
         compressed = x @ kv_down
         latent = RMSNorm(config, axis="kv_lora", name="kv_norm")(compressed[..., : config.kv_lora_rank])
-        rope_key = apply_rotary(compressed[..., None, config.kv_lora_rank :], positions, frequencies)[..., 0, :]
+        rope_key = rotate(compressed[..., None, config.kv_lora_rank :])[..., 0, :]
 
         kv_up_shape = (config.kv_lora_rank, heads, nope + config.v_head_dim)
         kv_up = weight(self, "kv_up", kv_up_shape, ("kv_lora", "heads", "head_dim"), config)
         key_up, value_up = kv_up[..., :nope], kv_up[..., nope:]
-        scale = (nope + rope) ** -0.5
         if cache is None:
             shared = jnp.broadcast_to(rope_key[:, :, None], (*rope_key.shape[:2], heads, rope))
             key = jnp.concatenate([jnp.einsum("bsr,rnh->bsnh", latent, key_up), shared], axis=-1)
@@ -66,6 +73,32 @@ class LatentAttention(nn.Module):
         return jnp.einsum("btnh,nhd->btd", mixed, out), Entries(rope_key, latent)
 
 
+def latent_rotary(config: ModelConfig):
+    """Frequencies [Hr // 2] in radians a token, the factor of cosines and sines, and the softmax scale of MLA.
+
+    The released code applies YaRN's temperature to all channels through the softmax scale, and not, as the YaRN paper
+    does, to the rotary ones through cosines and sines: their factor is 1 wherever mscale and mscale_all_dim agree.
+    """
+    width, scale = config.qk_rope_head_dim, (config.qk_nope_head_dim + config.qk_rope_head_dim) ** -0.5
+    yarn = config.yarn
+    if yarn is None:
+        return rotary_frequencies(width, config.rope_theta), 1.0, scale
+    frequencies = yarn_frequencies(
+        width,
+        config.rope_theta,
+        factor=yarn.factor,
+        original_length=yarn.original_length,
+        beta_fast=yarn.beta_fast,
+        beta_slow=yarn.beta_slow,
+    )
+    everywhere = yarn_temperature(yarn.factor, yarn.mscale_all_dim)
+    if yarn.mscale and yarn.mscale_all_dim:
+        amplitude = yarn_temperature(yarn.factor, yarn.mscale) / everywhere
+    else:
+        amplitude = yarn_temperature(yarn.factor, 1.0)
+    return frequencies, amplitude, scale * everywhere**2
+
+
 class GroupedQueryAttention(nn.Module):
     """Grouped-query attention (arXiv 2305.13245) as Llama and Qwen have it, with rotary embedding in halves."""
 
@@ -78,7 +111,11 @@ class GroupedQueryAttention(nn.Module):
         The entries, cached and returned, are keys after rotation and values, [B, S, K * H] each.
         """
         config = self.config
-        frequencies = rotary_frequencies(config.head_dim, config.rope_theta)
+        extension = config.llama3_rope
+        if extension is None:
+            frequencies = rotary_frequencies(config.head_dim, config.rope_theta)
+        else:
+            frequencies = llama3_frequencies(config.head_dim, config.rope_theta, **vars(extension))
         query = _project(self, "query", x, config.num_heads, normed=config.qk_norm)
         key = _project(self, "key", x, config.num_kv_heads, normed=config.qk_norm)
         value = _project(self, "value", x, config.num_kv_heads, normed=False)

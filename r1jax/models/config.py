@@ -1,7 +1,54 @@
-"""The shape of a model, and the presets."""
+"""The shape of a model, and how it is read back from JSON."""
 
 import dataclasses
 from typing import Literal
+
+
+@dataclasses.dataclass(frozen=True)
+class Yarn:
+    """YaRN (arXiv 2309.00071) as DeepSeek has it: a longer context for the rotary part of latent attention."""
+
+    factor: float
+    """The context becomes this many times as long."""
+    original_length: int
+    """Context of pre-training, in tokens."""
+    beta_fast: float = 32.0
+    """Channels that turn more often than this within `original_length` keep their frequency."""
+    beta_slow: float = 1.0
+    """Channels that turn less often than this have it divided by `factor`."""
+    mscale: float = 1.0
+    """Cosines and sines are scaled by m(mscale) / m(mscale_all_dim), m(c) = 0.1 c ln(factor) + 1: by 1 where equal."""
+    mscale_all_dim: float = 1.0
+    """The softmax scale is multiplied by m(mscale_all_dim)^2; 0 leaves it, and scales cosines and sines by m(1)."""
+
+    def __post_init__(self):
+        _check_rope(self, self.factor, self.original_length, self.beta_slow, self.beta_fast)
+        if self.mscale < 0 or self.mscale_all_dim < 0:
+            raise ValueError(f"mscale and mscale_all_dim must be 0 or more: {self}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Llama3Rope:
+    """The longer context of Llama 3.1 and later (arXiv 2407.21783)."""
+
+    factor: float
+    """Frequencies of slow channels are divided by this."""
+    low_freq_factor: float
+    """Channels that turn less often than this within `original_length` are slow."""
+    high_freq_factor: float
+    """Channels that turn more often than this keep their frequency."""
+    original_length: int
+    """Context of pre-training, in tokens."""
+
+    def __post_init__(self):
+        _check_rope(self, self.factor, self.original_length, self.low_freq_factor, self.high_freq_factor)
+
+
+def _check_rope(rope, factor: float, original_length: int, slow: float, fast: float) -> None:
+    if factor < 1 or original_length < 1:
+        raise ValueError(f"factor and original_length must be at least 1: {rope}")
+    if not 0 < slow < fast:
+        raise ValueError(f"the bound of slow channels must be above 0 and below that of fast ones: {rope}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,11 +105,24 @@ class ModelConfig:
     """Grouped-query attention: RMSNorm of each query and key head before its rotation (Qwen3)."""
     tied_embeddings: bool = False
     """The head is the embedding transposed, and no parameter of its own."""
+    yarn: Yarn | None = None
+    """Latent attention: a context extended by YaRN; None for the short context of pre-training, which has no YaRN."""
+    llama3_rope: Llama3Rope | None = None
+    """Grouped-query attention: a context extended as in Llama 3.1."""
+    num_mtp_layers: int = 0
+    """Modules that predict the token after the next (section 2.2), 0 or 1; their parameters are params["mtp"]."""
+    router_score: Literal["sigmoid", "softmax"] = "sigmoid"
+    """Affinities of experts: DeepSeek-V3's, a group's score the sum of its best two, or V2's, the best one."""
+    normalize_top_k: bool = True
+    """The weights of the chosen experts are made to add up to `routed_scaling_factor` (not in DeepSeek-V2)."""
+    max_positions: int = 0
+    """Longest context the weights were made for, in tokens; 0 where nothing is said. Nothing enforces it."""
 
     def __post_init__(self):
         _check_sizes(self)
         checks = {
             "dtype must be 'float32', 'bfloat16' or 'float64'": self.dtype in ("float32", "bfloat16", "float64"),
+            "router_score must be 'sigmoid' or 'softmax'": self.router_score in ("sigmoid", "softmax"),
             "expert_dispatch must be 'ragged' or 'dense'": self.expert_dispatch in ("ragged", "dense"),
             "num_dense_layers must be between 0 and num_layers": 0 <= self.num_dense_layers <= self.num_layers,
             "num_dense_layers must be num_layers in a model without experts": self.num_experts
@@ -75,6 +135,8 @@ class ModelConfig:
             <= self.num_limited_groups * (self.num_experts // self.num_expert_groups),
             "num_heads must be a multiple of num_kv_heads": self.num_heads % max(self.num_kv_heads, 1) == 0,
             "qk_rope_head_dim and head_dim must be even": (self.qk_rope_head_dim + self.head_dim) % 2 == 0,
+            "num_mtp_layers must be 0 or 1": self.num_mtp_layers in (0, 1),
+            "max_positions must be 0 or more": self.max_positions >= 0,
         }
         for message, holds in checks.items():
             if not holds:
@@ -83,6 +145,11 @@ class ModelConfig:
     @property
     def num_moe_layers(self) -> int:
         return self.num_layers - self.num_dense_layers
+
+    @property
+    def num_routers(self) -> int:
+        """Rows of the router bias and of the expert load: the MoE layers, then the MTP module where there is one."""
+        return self.num_moe_layers + self.num_mtp_layers
 
     @property
     def cache_widths(self) -> tuple[int, int]:
@@ -108,14 +175,14 @@ def _check_sizes(config: ModelConfig) -> None:
     fields, positive = vars(config), _SIZES
     if config.num_kv_heads:
         positive += _GROUPED_SIZES
-        absent = dict.fromkeys(("q_lora_rank", *_LATENT_SIZES), "a model with grouped-query attention")
+        absent = dict.fromkeys(("q_lora_rank", *_LATENT_SIZES, "yarn"), "a model with grouped-query attention")
     else:
         positive += _LATENT_SIZES
-        absent = dict.fromkeys((*_GROUPED_SIZES, "qkv_bias", "qk_norm"), "a model without num_kv_heads")
+        absent = dict.fromkeys((*_GROUPED_SIZES, "qkv_bias", "qk_norm", "llama3_rope"), "a model without num_kv_heads")
     if config.num_experts:
         positive += _EXPERT_SIZES
     else:
-        absent |= dict.fromkeys(("num_shared_experts", *_EXPERT_SIZES), "a model without num_experts")
+        absent |= dict.fromkeys(("num_shared_experts", *_EXPERT_SIZES, "num_mtp_layers"), "a model without num_experts")
     for name in positive:
         if fields[name] < 1:
             raise ValueError(f"{name} must be positive, not {fields[name]}: {config}")
@@ -127,73 +194,12 @@ def _check_sizes(config: ModelConfig) -> None:
             raise ValueError(f"{name} must be left out of {model}, not {fields[name]}: {config}")
 
 
-def miniature(vocab_size: int) -> ModelConfig:
-    """The half-million-parameter model of the laptop experiments, laid out for CPU."""
-    return ModelConfig(
-        vocab_size=vocab_size,
-        embed_dim=128,
-        num_layers=3,
-        num_dense_layers=1,
-        mlp_dim=256,
-        num_heads=4,
-        q_lora_rank=64,
-        kv_lora_rank=32,
-        qk_nope_head_dim=16,
-        qk_rope_head_dim=16,
-        v_head_dim=32,
-        num_experts=8,
-        num_experts_per_token=2,
-        num_shared_experts=1,
-        expert_mlp_dim=32,
-        num_expert_groups=4,
-        num_limited_groups=2,
-        routed_scaling_factor=1.0,
-        init_stddev=0.05,
-        dtype="float32",
-        unroll_layers=True,
-        remat=False,
-        expert_dispatch="dense",
-    )
+def read_model_config(record: dict) -> ModelConfig:
+    """The ModelConfig that `r1jax.config.to_dict` wrote; fields that are younger than the record have their defaults.
 
-
-def student(vocab_size: int) -> ModelConfig:
-    """A dense student for distillation, a Qwen2 of about 0.2M parameters, laid out for CPU."""
-    return ModelConfig(
-        vocab_size=vocab_size,
-        embed_dim=96,
-        num_layers=3,
-        num_dense_layers=3,
-        mlp_dim=128,
-        num_heads=4,
-        num_kv_heads=2,
-        head_dim=24,
-        qkv_bias=True,
-        init_stddev=0.05,
-        dtype="float32",
-        unroll_layers=True,
-        remat=False,
-    )
-
-
-def deepseek_v3() -> ModelConfig:
-    """DeepSeek-V3 and R1, 671B parameters, at the 4K context of pre-training (no YaRN)."""
-    return ModelConfig(
-        vocab_size=129280,
-        embed_dim=7168,
-        num_layers=61,
-        num_dense_layers=3,
-        mlp_dim=18432,
-        num_heads=128,
-        q_lora_rank=1536,
-        kv_lora_rank=512,
-        qk_nope_head_dim=128,
-        qk_rope_head_dim=64,
-        v_head_dim=128,
-        num_experts=256,
-        num_experts_per_token=8,
-        num_shared_experts=1,
-        expert_mlp_dim=2048,
-        num_expert_groups=8,
-        num_limited_groups=4,
-        routed_scaling_factor=2.5,
-    )
+    Raises:
+      TypeError, ValueError: a field is unknown, missing or impossible.
+    """
+    nested = {"yarn": Yarn, "llama3_rope": Llama3Rope}
+    decoded = {name: kind(**record[name]) for name, kind in nested.items() if record.get(name) is not None}
+    return ModelConfig(**(record | decoded))

@@ -1,4 +1,6 @@
-"""DeepSeekMoE feed-forward layer: routed experts chosen by sigmoid scores, plus shared experts."""
+"""DeepSeekMoE feed-forward layer: routed experts chosen by their scores, plus shared experts."""
+
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -6,7 +8,16 @@ import jax.numpy as jnp
 
 from r1jax.models.config import ModelConfig
 from r1jax.models.layers import MLP, weight
-from r1jax.ops.moe import expert_load, experts_dense, experts_ragged, route
+from r1jax.ops.moe import expert_load, experts_dense, experts_ragged, route, sequence_balance
+
+
+class Routing(NamedTuple):
+    """How the tokens of a batch were spread over the experts; of a stack of layers, with a leading layer axis."""
+
+    load: jax.Array
+    """[E] float32, tokens sent to each expert."""
+    balance: jax.Array
+    """float32, what `sequence_balance` says."""
 
 
 class MoE(nn.Module):
@@ -15,16 +26,16 @@ class MoE(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, x, router_bias, token_mask):
+    def __call__(self, x, router_bias, segments):
         """Apply the experts.
 
         Args:
           x: [B, T, D].
           router_bias: [E] float32, added to the scores for the choice of experts only; state, not a parameter.
-          token_mask: [B, T], 0 for padding, which is left out of the load.
+          segments: [B, T] int32, from 1; 0 for padding, which is left out of the load.
 
         Returns:
-          output [B, T, D] and the load [E] float32, tokens sent to each expert.
+          output [B, T, D] and the Routing.
         """
         config, embed_dim = self.config, x.shape[-1]
         experts, mlp_dim = config.num_experts, config.expert_mlp_dim
@@ -35,18 +46,23 @@ class MoE(nn.Module):
         down = weight(self, "down", (experts, mlp_dim, embed_dim), ("experts", "expert_mlp", "embed"), config)
 
         tokens = x.reshape(-1, embed_dim)
-        scores = jax.nn.sigmoid(tokens.astype(jnp.float32) @ router)
+        softmax = config.router_score == "softmax"
+        scores = (jax.nn.softmax if softmax else jax.nn.sigmoid)(tokens.astype(jnp.float32) @ router)
         indices, weights = route(
             scores,
             router_bias,
             num_selected=config.num_experts_per_token,
             num_groups=config.num_expert_groups,
             num_limited_groups=config.num_limited_groups,
+            group_top=1 if softmax else 2,
+            normalize=config.normalize_top_k,
             scaling=config.routed_scaling_factor,
         )
         run_experts = experts_dense if config.expert_dispatch == "dense" else experts_ragged
         routed = run_experts(tokens, indices, weights, gate, up, down).reshape(x.shape)
-        load = expert_load(indices, experts, token_mask.reshape(-1))
+        load = expert_load(indices, experts, (segments > 0).reshape(-1))
+        by_row = scores.reshape(*x.shape[:2], experts)
+        balance = sequence_balance(by_row, segments, num_selected=config.num_experts_per_token)
         if config.num_shared_experts:
             routed += MLP(config, mlp_dim * config.num_shared_experts, name="shared")(x)
-        return routed, load
+        return routed, Routing(load, balance)

@@ -1,50 +1,16 @@
 """The decoder: embedding, dense layers, mixture-of-experts layers, final norm, head."""
 
-from typing import NamedTuple
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from r1jax.models.attention import GroupedQueryAttention, LatentAttention
-from r1jax.models.cache import Cache, Entries, zero_entries
+from r1jax.models.block import Block, make_visibility
+from r1jax.models.cache import Cache, zero_entries
 from r1jax.models.config import ModelConfig
-from r1jax.models.layers import MLP, RMSNorm, weight
-from r1jax.models.moe import MoE
-from r1jax.ops.attention import attention_mask
+from r1jax.models.layers import RMSNorm, weight
+from r1jax.models.moe import Routing
+from r1jax.models.mtp import init_mtp_params
 from r1jax.sharding import constrain
-
-
-class Visibility(NamedTuple):
-    """What every layer needs to know about positions; the same for all layers."""
-
-    positions: jax.Array
-    mask: jax.Array
-    cache_mask: jax.Array | None
-    token_mask: jax.Array
-
-
-class Block(nn.Module):
-    """One pre-norm layer: attention, then a dense or mixture-of-experts feed-forward."""
-
-    config: ModelConfig
-    routed: bool
-
-    @nn.compact
-    def __call__(self, x, cache: Entries | None, router_bias, visibility: Visibility):
-        config = self.config
-        normed = RMSNorm(config, name="attention_norm")(x)
-        kind = GroupedQueryAttention if config.num_kv_heads else LatentAttention
-        attention = kind(config, name="attention")
-        mixed, entries = attention(normed, visibility.positions, visibility.mask, cache, visibility.cache_mask)
-        x = constrain(x + mixed, ("batch", "length", "embed_activation"))
-        normed = RMSNorm(config, name="mlp_norm")(x)
-        load = None
-        if self.routed:
-            out, load = MoE(config, name="moe")(normed, router_bias, visibility.token_mask)
-        else:
-            out = MLP(config, config.mlp_dim, name="mlp")(normed)
-        return constrain(x + out, ("batch", "length", "embed_activation")), (entries, load)
 
 
 def _stack(config: ModelConfig, *, routed: bool, length: int, name: str) -> nn.Module:
@@ -73,13 +39,13 @@ class Transformer(nn.Module):
         Args:
           tokens: [B, T] int32.
           positions: [B, T] int32, from 0 in each sequence; -1 marks padding, which nobody sees and no load counts.
-          router_bias: [num_moe_layers, E] float32, read only.
-          segments: [B, T] int32 where a row packs several sequences; None for one sequence a row.
+          router_bias: [num_routers, E] float32, read only.
+          segments: [B, T] int32, from 1, where a row packs several sequences; None for one sequence a row.
           cache: read only; store the returned entries with `write_cache`.
 
         Returns:
           hidden [B, T, D] after the final norm (multiply by `output_head` for logits); the new tokens'
-          entries as a Cache of T slots; expert load [num_moe_layers, E] float32.
+          entries as a Cache of T slots; the Routing of all routers, zero for the MTP module, which does not run here.
         """
         config = self.config
         embedding = weight(self, "embedding", (config.vocab_size, config.embed_dim), ("vocab", "embed"), config)
@@ -87,21 +53,19 @@ class Transformer(nn.Module):
         if not config.tied_embeddings:
             weight(self, "head", (config.embed_dim, config.vocab_size), ("embed", "vocab"), config)
         x = constrain(embedding[tokens], ("batch", "length", "embed_activation"))
-        visibility = Visibility(
-            positions,
-            attention_mask(positions, positions, segments, segments),
-            None if cache is None else attention_mask(positions, cache.positions),
-            positions >= 0,
-        )
+        visibility = make_visibility(positions, segments, None if cache is None else cache.positions)
         empty = zero_entries(config, 0, *tokens.shape)
-        dense, moe, load = empty, empty, jnp.zeros((0, config.num_experts), jnp.float32)
+        dense, moe = empty, empty
+        routing = Routing(jnp.zeros((0, config.num_experts), jnp.float32), jnp.zeros(0, jnp.float32))
         if config.num_dense_layers:
             stack = _stack(config, routed=False, length=config.num_dense_layers, name="dense_layers")
             x, (dense, _) = stack(x, cache and cache.dense, None, visibility)
         if config.num_moe_layers:
             stack = _stack(config, routed=True, length=config.num_moe_layers, name="moe_layers")
-            x, (moe, load) = stack(x, cache and cache.moe, router_bias, visibility)
-        return RMSNorm(config, name="final_norm")(x), Cache(dense, moe, positions), load
+            x, (moe, routing) = stack(x, cache and cache.moe, router_bias[: config.num_moe_layers], visibility)
+        absent = lambda rows: jnp.pad(rows, [(0, config.num_mtp_layers)] + [(0, 0)] * (rows.ndim - 1))
+        routing = jax.tree.map(absent, routing)
+        return RMSNorm(config, name="final_norm")(x), Cache(dense, moe, positions), routing
 
 
 def output_head(config: ModelConfig, params) -> jax.Array:
@@ -111,12 +75,27 @@ def output_head(config: ModelConfig, params) -> jax.Array:
 
 
 def init_params(config: ModelConfig, key: jax.Array):
-    """Fresh parameters with their logical axes as Flax metadata, and a zero router bias [num_moe_layers, E]."""
+    """Fresh parameters with their logical axes as Flax metadata, and a zero router bias [num_routers, E]."""
     tokens = jnp.zeros((1, 2), jnp.int32)
-    bias = jnp.zeros((config.num_moe_layers, config.num_experts), jnp.float32)
-    return Transformer(config).init(key, tokens, jnp.arange(2)[None], bias)["params"], bias
+    bias = jnp.zeros((config.num_routers, config.num_experts), jnp.float32)
+    params = Transformer(config).init(key, tokens, jnp.arange(2)[None], bias)["params"]
+    if config.num_mtp_layers:
+        params |= {"mtp": init_mtp_params(config, jax.random.fold_in(key, 1))}
+    return params, bias
 
 
 def forward(config: ModelConfig, params, router_bias, tokens, positions, *, segments=None, cache: Cache | None = None):
-    """Apply the decoder; see `Transformer.__call__` for shapes."""
-    return Transformer(config).apply({"params": params}, tokens, positions, router_bias, segments=segments, cache=cache)
+    """Apply the decoder: hidden states, the new Cache entries, and the expert load [num_routers, E] float32.
+
+    See `Transformer.__call__` for shapes. The rows of the load that belong to the MTP module are zero.
+    """
+    apply = Transformer(config).apply
+    hidden, entries, routing = apply({"params": params}, tokens, positions, router_bias, segments=segments, cache=cache)
+    return hidden, entries, routing.load
+
+
+def forward_with_routing(config: ModelConfig, params, router_bias, tokens, positions, *, segments=None):
+    """Hidden states [B, T, D] and the whole Routing, for losses that balance the experts; arguments as `forward`."""
+    apply = Transformer(config).apply
+    hidden, _, routing = apply({"params": params}, tokens, positions, router_bias, segments=segments)
+    return hidden, routing

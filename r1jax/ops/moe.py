@@ -6,33 +6,48 @@ import jax.numpy as jnp
 _MASKED = -jnp.inf
 
 
-def route(scores, bias, *, num_selected: int, num_groups: int = 1, num_limited_groups: int = 1, scaling: float = 1.0):
+def route(
+    scores,
+    bias,
+    *,
+    num_selected: int,
+    num_groups: int = 1,
+    num_limited_groups: int = 1,
+    group_top: int = 2,
+    normalize: bool = True,
+    scaling: float = 1.0,
+):
     """Choose experts for each token with group-limited top-k and a selection-only bias (DeepSeek-V3, eq. 12-16).
 
-    A group's score is the sum of its two best biased scores; the best `num_limited_groups` groups stay. The weights
-    come from the unbiased scores of the chosen experts, renormalised and scaled.
+    A group's score is the sum of its `group_top` best biased scores; the best `num_limited_groups` groups stay. The
+    weights come from the unbiased scores of the chosen experts, renormalised and scaled. DeepSeek-V2 (arXiv
+    2405.04434, section 2.2.2) takes a group's best score, no bias, and does not renormalise.
 
     Args:
-      scores: [N, E] float32 affinities in (0, 1), sigmoid of the router logits.
+      scores: [N, E] float32 affinities in (0, 1), sigmoid (V3) or softmax (V2) of the router logits.
       bias: [E] float32, added for the choice only; no gradient flows to it.
       num_selected: experts per token.
       num_groups, num_limited_groups: E is cut into `num_groups` equal groups, of which this many may be used.
-      scaling: multiplies the renormalised weights.
+      group_top: 2 in DeepSeek-V3, 1 in V2.
+      normalize: the weights of a token are made to sum to 1 before they are scaled.
+      scaling: multiplies the weights.
 
     Returns:
-      indices [N, num_selected] int32, weights [N, num_selected] float32 that sum to `scaling` over the last axis.
+      indices [N, num_selected] int32, weights [N, num_selected] float32.
     """
     choice = jax.lax.stop_gradient(scores) + jax.lax.stop_gradient(bias)
     if num_groups > num_limited_groups:
         grouped = choice.reshape(*choice.shape[:-1], num_groups, -1)
-        group_score = jax.lax.top_k(grouped, min(2, grouped.shape[-1]))[0].sum(-1)
+        group_score = jax.lax.top_k(grouped, min(group_top, grouped.shape[-1]))[0].sum(-1)
         kept = jax.lax.top_k(group_score, num_limited_groups)[1]
         keep = jax.nn.one_hot(kept, num_groups, dtype=jnp.bool_).any(-2)
         # Dropped groups get -inf: with 0 they would win over kept experts whose biased score is negative.
         choice = jnp.where(keep[..., None], grouped, _MASKED).reshape(choice.shape)
     indices = jax.lax.top_k(choice, num_selected)[1]
     chosen = jnp.take_along_axis(scores, indices, axis=-1)
-    return indices, chosen / (chosen.sum(-1, keepdims=True) + 1e-20) * scaling
+    if normalize:
+        chosen = chosen / (chosen.sum(-1, keepdims=True) + 1e-20)
+    return indices, chosen * scaling
 
 
 def expert_load(indices, num_experts: int, token_mask) -> jax.Array:
@@ -58,6 +73,32 @@ def max_violation(load) -> jax.Array:
     """MaxVio of arXiv 2408.15664: (max load - mean load) / mean load over the last axis; 0 is perfect balance."""
     mean = load.mean(-1)
     return (load.max(-1) - mean) / jnp.maximum(mean, 1.0)
+
+
+def sequence_balance(scores, segments, *, num_selected: int):
+    """How unevenly each sequence uses the experts: sum_i f_i P_i of DeepSeek-V3, eq. 17-20, times its tokens, summed.
+
+    f_i is the share of a sequence's choices that fall on expert i, times E, where a token's choice is the top-k of its
+    scores without bias and groups, as printed in eq. 18; P_i is the mean of its scores, normalised over all experts. A
+    sequence that uses all experts alike counts 1 a token. The gradient flows through P alone.
+
+    Args:
+      scores: [B, T, E] float32 affinities, unbiased.
+      segments: [B, T] int32, which sequence of its row a token belongs to, from 1 to T; 0 for padding.
+      num_selected: experts per token.
+
+    Returns:
+      float32 scalar. Times the paper's alpha and divided by the number of tokens, it is the loss of one layer: its mean
+      over sequences where all are equally long.
+    """
+    batch, length, num_experts = scores.shape
+    chosen = jax.lax.top_k(jax.lax.stop_gradient(scores), num_selected)[1]
+    chosen = jax.nn.one_hot(chosen, num_experts, dtype=jnp.float32).sum(-2)
+    normalized = scores / scores.sum(-1, keepdims=True)
+    row = jnp.arange(batch)[:, None]
+    total = lambda values: jnp.zeros((batch, length + 1, values.shape[-1])).at[row, segments].add(values)[:, 1:]
+    tokens = jnp.maximum(total(jnp.ones((batch, length, 1))), 1.0)
+    return jnp.sum(total(chosen) * total(normalized) / tokens) * num_experts / num_selected
 
 
 def swiglu(x, gate, up, down):

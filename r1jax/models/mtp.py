@@ -1,0 +1,75 @@
+"""Multi-token prediction: a module that predicts the token after the next (DeepSeek-V3, section 2.2, D = 1)."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from r1jax.models.block import Block, Visibility, make_visibility
+from r1jax.models.config import ModelConfig
+from r1jax.models.layers import RMSNorm, weight
+from r1jax.models.moe import Routing
+from r1jax.sharding import constrain
+
+
+class MultiTokenPrediction(nn.Module):
+    """Norms of its two inputs, a projection of both, one mixture-of-experts layer, and a final norm of its own.
+
+    Embedding and head are the main model's. The released weights project [embedding, hidden state], in this order, and
+    take the hidden state after the main model's final norm; eq. 21 of the paper prints the other order.
+    """
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, hidden, next_embedding, router_bias, visibility: Visibility):
+        """Hidden states for the token after the next.
+
+        Args:
+          hidden: [B, T, D] of the main model, after its final norm.
+          next_embedding: [B, T, D], embedding of each position's next token.
+          router_bias: [E] float32, read only.
+
+        Returns:
+          [B, T, D] after the module's final norm, for the shared head; and its Routing.
+        """
+        config = self.config
+        parts = [RMSNorm(config, name="embedding_norm")(next_embedding), RMSNorm(config, name="hidden_norm")(hidden)]
+        shape, axes = (2 * config.embed_dim, config.embed_dim), ("embed", "embed_activation")
+        x = jnp.concatenate(parts, axis=-1) @ weight(self, "projection", shape, axes, config)
+        x = constrain(x, ("batch", "length", "embed_activation"))
+        block = nn.remat(Block) if config.remat else Block
+        x, (_, routing) = block(config, routed=True, name="block")(x, None, router_bias, visibility)
+        return RMSNorm(config, name="final_norm")(x), routing
+
+
+def init_mtp_params(config: ModelConfig, key: jax.Array):
+    """Fresh parameters of the module, with their logical axes as Flax metadata; they live at params["mtp"]."""
+    hidden, positions = jnp.zeros((1, 2, config.embed_dim), config.dtype), jnp.arange(2)[None]
+    bias, visibility = jnp.zeros(config.num_experts, jnp.float32), make_visibility(positions, None)
+    return MultiTokenPrediction(config).init(key, hidden, hidden, bias, visibility)["params"]
+
+
+def mtp_forward(config: ModelConfig, params, router_bias, hidden, next_tokens, positions, *, segments=None):
+    """Run the module on what the main model made of T tokens.
+
+    A position without a next token to embed must be marked as padding. Positions are the main model's: attention
+    depends on their differences alone.
+
+    Args:
+      params, router_bias: of the whole model.
+      hidden: [B, T, D] from `forward`.
+      next_tokens: [B, T] int32, the token after each position.
+      positions: [B, T] int32; -1 marks padding.
+      segments: [B, T] int32, or None for one sequence a row.
+
+    Returns:
+      hidden [B, T, D], which `output_head` maps to logits of the token after the next; and the Routing of all routers
+      (load [num_routers, E]), zero but for the module's, to be added to that of the main model.
+    """
+    embedding = constrain(
+        params["embedding"].astype(config.dtype)[next_tokens], ("batch", "length", "embed_activation")
+    )
+    arguments = hidden, embedding, router_bias[-1], make_visibility(positions, segments)
+    hidden, routing = MultiTokenPrediction(config).apply({"params": params["mtp"]}, *arguments)
+    last = lambda row: jnp.pad(row[None], [(config.num_moe_layers, 0)] + [(0, 0)] * row.ndim)
+    return hidden, Routing(*map(last, routing))
