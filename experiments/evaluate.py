@@ -128,7 +128,7 @@ def read_problems(config: Config) -> list[dict]:
 
 def sampled_batches(config: Config, policy: Policy, mesh, asked: Asked, submit, start: int) -> Iterator:
     """Responses of the policy to the problems from `start` on, judged."""
-    sampler = make_sampler(policy.model, config.sampling, mesh, eos_id=policy.tokenizer.eos_id)
+    sampler = make_sampler(policy.model, config.sampling, mesh, eos_ids=policy.tokenizer.eos_ids)
     sample = partial(sampler, (policy.params, policy.router_bias))
     options = {"seed": config.seed, "submit": submit, "records": asked.records, "prompts": asked.prompts}
     return evaluation_batches(sample, asked, config.sampling, **options, start=start)

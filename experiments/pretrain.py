@@ -36,7 +36,7 @@ class Config:
     """Pre-training of the miniature base."""
 
     tokenizer: str = "runs/tokenizer"
-    """Folder with the tokenizer.model that train_tokenizer wrote."""
+    """Folder with the tokenizer.model that train_tokenizer wrote, or with a tokenizer.json."""
     workdir: str = "runs/pretrain"
     """Checkpoints and metrics go here; an interrupted run resumes from here."""
     publish: str | None = None
@@ -81,7 +81,7 @@ def make_batch(config: Config, tokenizer: Tokenizer, update: int) -> tuple[Packe
         nonlocal too_long
         while True:
             document = write_document(rng, config.population, config.levels)
-            ids = [*tokenizer.encode(document_text(document)), tokenizer.eos_id]
+            ids = [*tokenizer.encode_prompt(document_text(document)), tokenizer.eos_id]
             if len(ids) <= config.sequence_length + 1:
                 return ids
             too_long += 1
@@ -144,6 +144,7 @@ def main(config: Config) -> None:
                 raise launch.Interrupted
     if config.publish:
         checkpoint.publish(workdir, config.publish)
+        tokenizer.save(config.publish)
         launch.console.print(f"published {Path(config.publish)}")
 
 

@@ -13,8 +13,11 @@ import numpy as np
 
 from r1jax import launch
 from r1jax.data.prompts import r1_zero_prompt
+from r1jax.data.tokenizer import load_tokenizer
 from r1jax.evaluation import Response
 from r1jax.evaluation.judges import judges_of, open_judges
+from r1jax.evaluation.problems import PromptForm
+from r1jax.evaluation.problems import ask as put
 from r1jax.generation.sampler import SamplingConfig
 from r1jax.optimizer import OptimizerConfig
 from r1jax.rewards.combine import GroupRewards, Term, combine_groups
@@ -39,6 +42,9 @@ class Config(RlStageConfig):
     """Countdown levels to train and evaluate on: level L offers L + 2 numbers."""
     parts: tuple[str, ...] = ()
     """Families and levels to train and evaluate on instead, in turn, such as countdown:1:zh or chains:2."""
+    prompt: PromptForm = "r1_zero"
+    """How the questions of `parts` are put: R1-Zero's template, the later stages' plain one, the released R1's, or the
+    chat template of the model that --init names."""
     grpo: GrpoConfig = GrpoConfig(
         optimizer=OptimizerConfig(learning_rate=3e-4, warmup_updates=5, weight_decay=0.0),
         sampling=SamplingConfig(prompts=32, prompt_slots=12, max_new_tokens=128, halvings=2),
@@ -70,7 +76,23 @@ PAPER = Config(
     grpo=GrpoConfig(optimizer=OptimizerConfig(learning_rate=3e-6), iterations=650),
 )
 """The paper's settings (Nature 645:633, Methods): 10,400 updates are 650 rollouts of 16."""
-PRESETS = {"countdown": Config(), "world": WORLD, "student": STUDENT, "paper": PAPER}
+CHAT_MODEL = Config(
+    workdir="runs/chat_model",
+    parts=("sums:1",),
+    prompt="template",
+    grpo=GrpoConfig(
+        optimizer=OptimizerConfig(learning_rate=1e-5, warmup_updates=2, weight_decay=0.0),
+        sampling=SamplingConfig(prompts=16, group_size=8, prompt_slots=44, max_new_tokens=8),
+        iterations=10,
+        mini_batches=4,
+        reference_every=400,
+    ),
+    evaluation_problems=16,
+    training_problems=16,
+    save_every=5,
+)
+"""A small chat model that was trained elsewhere, such as SmolLM2-135M-Instruct, on sums of two one-digit numbers."""
+PRESETS = {"countdown": Config(), "chat_model": CHAT_MODEL, "world": WORLD, "student": STUDENT, "paper": PAPER}
 
 
 def rule_reward(step: int, asked: Asked, groups: list[list[Response]], rng: np.random.Generator) -> GroupRewards:
@@ -92,14 +114,15 @@ def run(config: Config, experiment: str, reward: Reward) -> None:
             return Asked([p.record for p in drawn], [r1_zero_prompt(p.question) for p in drawn])
 
         return stage(ask=ask, submit=partial(judge_inline, {"accuracy": countdown_reward, "format": format_reward}))
-    parts = read_parts(config.parts)
+    parts, tokenizer = read_parts(config.parts), load_tokenizer(config.init or BASE_MODEL)
 
     def ask_parts(step: int | None, split: str, count: int, rng: np.random.Generator) -> Asked:
         records = draw_records(parts, split, count, rng)
-        return Asked(records, [r1_zero_prompt(record["question"]) for record in records])
+        asked = put(config.prompt, records, tokenizer, config.grpo.sampling.prompt_slots)
+        return Asked(asked.records, asked.prompts, asked)
 
     examples, unsafe = [part.draw(np.random.default_rng(0)) for part in parts], config.allow_unsafe_exec
-    judges = judges_of("r1_zero", language=True, allow_unsafe=unsafe)
+    judges = judges_of(config.prompt, language=True, allow_unsafe=unsafe)
     with open_judges(judges, examples, workers=2, allow_unsafe=unsafe) as submit:
         stage(ask=ask_parts, submit=submit)
 

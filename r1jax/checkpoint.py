@@ -169,7 +169,7 @@ def load_parent(parent: Parent, params, router_bias):
 
 
 def publish(workdir: str | Path, target: str | Path) -> None:
-    """Copy a workdir's tokenizer and latest weights, without the optimizer, to a folder that --init accepts."""
+    """Copy a workdir's latest weights, without the optimizer, to a folder that --init accepts beside a tokenizer."""
     workdir, target = Path(workdir), Path(target)
     steps = _manager(workdir, read_only=True)
     source = workdir / FOLDER / str(steps.latest_step())
@@ -180,5 +180,3 @@ def publish(workdir: str | Path, target: str | Path) -> None:
     for name in ("params", "router_bias", "model", "run"):
         shutil.copytree(source / name, destination / name, ignore=shutil.ignore_patterns("commit_success.txt"))
     shutil.copy(source / "_CHECKPOINT_METADATA", destination)
-    for tokenizer in workdir.glob("tokenizer.*"):
-        shutil.copy(tokenizer, target)

@@ -49,7 +49,7 @@ def sample_responses(
       Interrupted: a stop was requested; what is sampled so far is kept.
     """
     log = ResponseLog(path, asked.records, asked.prompts, sampling.group_size, sampling.prompts)
-    sampler = make_sampler(policy.model, sampling, mesh, eos_id=policy.tokenizer.eos_id)
+    sampler = make_sampler(policy.model, sampling, mesh, eos_ids=policy.tokenizer.eos_ids)
     batches = evaluation_batches(
         partial(sampler, (policy.params, policy.router_bias)), policy.tokenizer, sampling, seed=seed, submit=submit,
         records=asked.records, prompts=asked.prompts, start=len(log.groups),

@@ -11,6 +11,7 @@ import numpy as np
 
 from r1jax.config import UserError
 from r1jax.evaluation import (
+    Codec,
     Response,
     describe_responses,
     encode_prompts,
@@ -37,6 +38,8 @@ class Asked(NamedTuple):
 
     records: Sequence[dict]
     prompts: Sequence[str]
+    codec: Codec | None = None
+    """Makes ids of the prompts where they are more than plain text; by default the policy's tokenizer."""
 
 
 Reward = Callable[[int, Asked, list[list[Response]], np.random.Generator], GroupRewards]
@@ -108,7 +111,7 @@ def make_grpo_iteration(
       config.sampling.prompts problems. Metrics are floats, `groups` the judged responses.
     """
     model, tokenizer, sampling = policy.model, policy.tokenizer, config.sampling
-    sample = make_sampler(model, sampling, mesh, eos_id=tokenizer.eos_id)
+    sample = make_sampler(model, sampling, mesh, eos_ids=tokenizer.eos_ids)
     lengths = completion_lengths(sampling.max_new_tokens)
     score = make_score(model, num_micro_batches=config.micro_batches * config.mini_batches, lengths=lengths)
     sums = sorted_by_length(gradient_sums(partial(grpo_batch_loss, model)), config.micro_batches, lengths)
@@ -125,19 +128,20 @@ def make_grpo_iteration(
         return state, {name: np.mean([m[name] for m in updates], axis=0).tolist() for name in updates[0]}
 
     def iteration(state: TrainState, reference, step: int, asked: Asked):
-        records, prompts = asked
+        records, prompts = asked.records, asked.prompts
+        codec = asked.codec or tokenizer
         clock = [time.monotonic()]
         tick = lambda: clock.append(time.monotonic()) or clock[-1] - clock[-2]
         rng = np.random.default_rng((seed, TRAINING_STREAM, step))
         current = (state.params, state.router_bias)
         drawn = partial(sample, current, key=jax.random.fold_in(root, step))
-        rollout, texts = respond(drawn, tokenizer, prompts, sampling.prompt_slots)
+        rollout, texts = respond(drawn, codec, prompts, sampling.prompt_slots)
         seconds = {"rollout": tick()}
 
         judging = submit_groups(submit, records, texts)
         seconds["reward"] = tick()
 
-        host_rows = _rows(rollout, *encode_prompts(tokenizer, prompts, sampling.prompt_slots))
+        host_rows = _rows(rollout, *encode_prompts(codec, prompts, sampling.prompt_slots))
         rows = jax.device_put(host_rows, batch_sharding(mesh))
         old, ref = (score(*weights, rows, sampling.temperature) for weights in (current, reference))
         metrics = _mismatch(np.asarray(old), rollout, host_rows.mask)

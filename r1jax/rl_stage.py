@@ -89,7 +89,7 @@ def run_rl_stage(
         reference = start_reference(state, manager)
         samples = JsonLines(workdir / "samples.jsonl", resume_step=-1 if start is None else start)
         log = JsonLines(workdir / "metrics.jsonl", resume_step=start or 0)
-        sampler = make_sampler(policy.model, grpo.sampling, mesh, eos_id=policy.tokenizer.eos_id)
+        sampler = make_sampler(policy.model, grpo.sampling, mesh, eos_ids=policy.tokenizer.eos_ids)
         evaluate = partial(evaluate_policy, config, policy.tokenizer, samples, progress, stop, submit)
 
         def save(step: int, *, wait: bool) -> None:
@@ -147,8 +147,8 @@ def evaluate_policy(
 ) -> dict:
     """Judge a group of responses to every problem asked; keep some in samples.jsonl; summarise."""
     task, groups = progress.add_task(f"evaluate {phase}", total=len(asked.prompts), figures=""), []
-    options = {"seed": config.seed, "submit": submit} | asked._asdict()
-    for batch in evaluation_batches(sample, tokenizer, config.grpo.sampling, **options):
+    options = {"seed": config.seed, "submit": submit, "records": asked.records, "prompts": asked.prompts}
+    for batch in evaluation_batches(sample, asked.codec or tokenizer, config.grpo.sampling, **options):
         groups += batch
         progress.update(task, completed=len(groups))
         if stop:

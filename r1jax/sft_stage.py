@@ -87,7 +87,7 @@ def run_sft_stage(config: SftStageConfig, experiment: str) -> None:
 
 
 def read_documents(paths: Sequence[str], tokenizer: Tokenizer) -> list[Document]:
-    """The records of files as documents in the plain chat template.
+    """The records of files as documents in the plain chat template, each with what the tokenizer's texts begin with.
 
     Raises:
       UserError: a file cannot be read, or a record has nothing to learn.
@@ -95,13 +95,18 @@ def read_documents(paths: Sequence[str], tokenizer: Tokenizer) -> list[Document]
     known = vocabulary(tokenizer)
     try:
         return [
-            document
+            _begun(document, tokenizer.begin_ids)
             for path in paths
             for record in read_records(path)
             for document in record_documents(record, plain_template, known)
         ]
     except ValueError as error:
         raise UserError(f"--data {' '.join(paths)}: {error}") from error
+
+
+def _begun(document: Document, begin: Sequence[int]) -> Document:
+    ids, learned = document
+    return Document(np.array([*begin, *ids], np.int32), np.array([False] * len(begin) + [*learned], bool))
 
 
 def sft_loss(model: ModelConfig, params, router_bias, batch: TrainingRows, scalars) -> LossOutput:

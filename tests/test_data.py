@@ -9,7 +9,7 @@ from experiments import train_tokenizer as experiment
 from r1jax.config import UserError
 from r1jax.data.packing import pack_documents
 from r1jax.data.prompts import R1_ZERO_PREFIX, R1_ZERO_SUFFIX, pad_prompts, r1_zero_prompt
-from r1jax.data.tokenizer import FILE_NAME, Tokenizer, load_tokenizer, train_tokenizer
+from r1jax.data.tokenizer import FILE_NAME, SentencePieceTokenizer, load_tokenizer, train_tokenizer
 from r1jax.metrics import JsonLines, read_json_lines, write_json
 from r1jax.rewards.format import TAGS
 from r1jax.tasks.authors import Population, write_document
@@ -84,7 +84,7 @@ def test_one_corpus_gives_one_tokenizer():
 def test_a_saved_tokenizer_is_the_same(tokenizer, tmp_path):
     tokenizer.save(tmp_path)
     again = load_tokenizer(str(tmp_path))
-    assert isinstance(again, Tokenizer) and again.model == tokenizer.model
+    assert isinstance(again, SentencePieceTokenizer) and again.model == tokenizer.model
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not a model", b"\x80" * 1000, b'{"model": {}}'])

@@ -18,13 +18,12 @@ from r1jax.data.chat import (
     USER,
     Vocabulary,
     conversation_documents,
-    hugging_face_template,
-    jinja_template,
     plain_template,
     r1_template,
     render,
 )
 from r1jax.data.fim import Marks, cut_document, fim_ids, join_document
+from r1jax.data.jinja_chat import hugging_face_template, jinja_template
 from r1jax.data.prompts import R1_ZERO_PREFIX, r1_zero_prompt
 from r1jax.data.sft import packed_batches, record_documents, record_messages, text_document
 from r1jax.data.sources import read_records

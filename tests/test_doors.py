@@ -41,6 +41,7 @@ DOORS["collect"] = DOORS["rl_stage"] = DOORS["sft_stage"] = DOORS.keys() - {"int
 
 # Rooms that may import a package; the rooms of the second table may not.
 KEEPERS = {"orbax": {"checkpoint"}, "flax": {"models", "sharding", "train"}, "grain": {"data"}}
+KEEPERS |= {"tokenizers": {"data"}, "jinja2": {"data"}}
 KEEPERS |= {"sympy": {"rewards"}, "math_verify": {"rewards"}, "reasoning_gym": {"tasks"}}
 CLOSED = {"jax": {"rewards", "tasks", "data"}}
 

@@ -264,7 +264,7 @@ def test_summary_of_several_problems():
 class Letters:
     """A tokenizer of which every token is one letter."""
 
-    def encode(self, text):
+    def encode_prompt(self, text):
         return [ord(letter) for letter in text]
 
     def decode(self, tokens):

@@ -204,7 +204,7 @@ def test_every_family_can_be_asked_and_summarised(family):
     assert len({record["id"] for record in records}) == len(records)
     asked = ask("chat", records, load_tokenizer(BASE_MODEL), 10_000)
     assert all(prompt.endswith(R1_ZERO_SUFFIX) for prompt in asked.prompts)
-    assert asked.encode(asked.prompts[0]) == asked.tokenizer.encode(asked.prompts[0])
+    assert asked.encode_prompt(asked.prompts[0]) == asked.tokenizer.encode(asked.prompts[0])
     if needs_processes(records[0]):
         judgement = Judgement("wrong", 0.0)
     else:
@@ -248,7 +248,7 @@ def test_the_released_template_needs_its_control_tokens():
     texts = [record["question"] + " yes no 0123456789" for record in records] * 20
     tokenizer = train_tokenizer(texts, vocab_size=400, symbols=symbols, byte_fallback=True)
     asked = ask("r1", records, tokenizer, 200)
-    ids, (user, assistant) = asked.encode(asked.prompts[0]), (tokenizer.encode(s)[0] for s in symbols[:2])
+    ids, (user, assistant) = asked.encode_prompt(asked.prompts[0]), (tokenizer.encode(s)[0] for s in symbols[:2])
     assert ids[:2] == [tokenizer.bos_id, user] and ids.count(assistant) == 1
     assert tokenizer.decode(ids[2 : ids.index(assistant)]) == records[0]["question"] and asked.unreadable == 0
     assert tokenizer.decode(ids[ids.index(assistant) + 1 :]) == "<think>\n" == asked.records[0]["prefill"]

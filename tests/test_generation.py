@@ -40,7 +40,7 @@ def keys(count=3):
 
 
 def sample(rows=slice(None), params=None, **settings):
-    settings = dict(group_size=GROUP, max_new_tokens=LENGTH, eos_id=EOS, temperature=1.0) | settings
+    settings = dict(group_size=GROUP, max_new_tokens=LENGTH, eos_ids=(EOS,), temperature=1.0) | settings
     params, bias = params or weights()[0], weights()[1]
     out = generate(CONFIG, params, bias, PROMPTS[rows].astype(np.int32), PROMPT_LENGTHS[rows], keys()[rows], **settings)
     return Rollout(*map(np.asarray, out))
@@ -86,7 +86,7 @@ def test_sampler_and_trainer_agree_on_a_dense_student():
     params, bias = weights(DENSE)
     out = generate(
         DENSE, params, bias, PROMPTS.astype(np.int32), PROMPT_LENGTHS, keys(),
-        group_size=GROUP, max_new_tokens=LENGTH, eos_id=EOS, halvings=1,
+        group_size=GROUP, max_new_tokens=LENGTH, eos_ids=(EOS,), halvings=1,
     )  # fmt: skip
     flat = lambda x: np.asarray(x).reshape(-1, LENGTH)
     mask = flat(out.mask)
@@ -122,12 +122,24 @@ def test_a_completion_depends_neither_on_the_size_of_its_group_nor_on_the_paddin
     wide = np.pad(PROMPTS, ((0, 0), (3, 0)), constant_values=9).astype(np.int32)
     out = generate(
         CONFIG, params, bias, wide, PROMPT_LENGTHS, keys(),
-        group_size=GROUP + 1, max_new_tokens=LENGTH, eos_id=EOS, temperature=1.0,
+        group_size=GROUP + 1, max_new_tokens=LENGTH, eos_ids=(EOS,), temperature=1.0,
     )  # fmt: skip
     np.testing.assert_array_equal(out.tokens[:, :GROUP], rollout().tokens)
 
 
 @pytest.mark.parametrize("halvings", [1, 2])
+def test_a_completion_ends_at_the_first_of_several_end_tokens():
+    out = rollout()
+    other = int(out.tokens[0, 0, 0])
+    ended = sample(eos_ids=(EOS, other))
+    for place in np.ndindex(out.finished.shape):
+        whole = out.tokens[place][out.mask[place]]
+        ends = np.flatnonzero((whole == EOS) | (whole == other))
+        assert ended.tokens[place][ended.mask[place]].tolist() == whole[: ends[0] + 1 if len(ends) else None].tolist()
+        assert ended.finished[place] == bool(len(ends))
+    assert ended.mask.sum() < out.mask.sum()
+
+
 def test_halving_the_batch_changes_nothing(halvings):
     halved, whole = sample(halvings=halvings), rollout()
     for name in ("tokens", "mask", "finished"):
@@ -143,7 +155,7 @@ def test_samples_of_a_group_and_prompts_of_a_batch_differ():
     same = np.repeat(PROMPTS[1:2], 3, 0).astype(np.int32)
     again = generate(
         CONFIG, params, bias, same, np.full(3, 5, np.int32), keys(),
-        group_size=GROUP, max_new_tokens=LENGTH, eos_id=EOS, temperature=1.0,
+        group_size=GROUP, max_new_tokens=LENGTH, eos_ids=(EOS,), temperature=1.0,
     )  # fmt: skip
     assert len({tokens.tobytes() for tokens in np.asarray(again.tokens)}) == 3
 

@@ -89,7 +89,7 @@ def test_rollouts_draw_from_the_nucleus():
     config = SamplingConfig(prompts=3, group_size=3, prompt_slots=5, max_new_tokens=12, top_p=1e-6)
     mesh = make_mesh(MeshConfig())
     with jax.set_mesh(mesh):
-        sampler = make_sampler(CONFIG, config, mesh, eos_id=EOS)
+        sampler = make_sampler(CONFIG, config, mesh, eos_ids=(EOS,))
         out = Rollout(*map(np.asarray, sampler(weights(), PROMPTS.astype(np.int32), PROMPT_LENGTHS, jax.random.key(7))))
     np.testing.assert_array_equal(out.tokens, greedy.tokens)
 

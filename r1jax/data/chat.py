@@ -5,17 +5,13 @@ assistant's, its response, which alone is learned. Every part is tokenised by it
 border: the prompt has the very ids it has when a response is sampled, and the mask is exact.
 """
 
-import copy
 import functools
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from r1jax.config import UserError
 from r1jax.data.documents import Document
 
 BOS, EOS, USER, ASSISTANT = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>"
@@ -133,59 +129,6 @@ def plain_template(messages: Sequence[dict]) -> list[Part]:
     return parts
 
 
-def jinja_template(source: str, *, end: str, **variables) -> Template:
-    """A chat template as Hugging Face tokenizers carry it, rendered in jinja's sandbox.
-
-    The response begins where the prompt that the template itself makes for it ends, and ends with the token `end`.
-
-    Args:
-      source: the template.
-      end: the token that ends a response, as the template spells it.
-      variables: given to the template, such as bos_token, eos_token, tools.
-
-    Raises (the template):
-      ValueError: it refuses the messages; it drops the reasoning of the last message; the prompt it makes for a
-        response is not how it renders one.
-    """
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-    )
-    environment.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
-    environment.globals["raise_exception"] = _refuse
-    compiled = environment.from_string(source)
-
-    def text(messages: Sequence[dict], prompt: bool) -> str:
-        messages = [
-            {**message, "reasoning_content": message["reasoning"]} if message.get("reasoning") else message
-            for message in messages
-        ]
-        return compiled.render(messages=messages, add_generation_prompt=prompt, **variables)
-
-    return functools.partial(_jinja_parts, text=_remembering(text), end=end)
-
-
-def hugging_face_template(folder: str | Path, **variables) -> Template:
-    """The chat template in the tokenizer_config.json of a Hugging Face folder.
-
-    Raises:
-      UserError: there is none.
-    """
-    path = Path(folder) / "tokenizer_config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
-    if not isinstance(config.get("chat_template"), str):
-        raise UserError(f"{path} has no chat_template; use r1_template or plain_template")
-    spelled = {}
-    for name in ("bos_token", "eos_token"):
-        token = config.get(name) or ""
-        spelled[name] = token["content"] if isinstance(token, dict) else token
-    return jinja_template(config["chat_template"], end=spelled["eos_token"], **(spelled | variables))
-
-
 def _control_splitter(controls: tuple[str, ...]) -> Callable[[str], list[str]]:
     if not controls:
         return lambda text: [text]
@@ -236,68 +179,3 @@ def _r1_response(message: dict, is_last: bool, after_tool: bool, prefill: str) -
     )
     text += f"{CALLS_BEGIN}{spelled}{CALLS_END}" if calls else ""
     return [Part(("" if after_tool else ASSISTANT) + prefill), Part(text + EOS, is_last)]
-
-
-def _remembering(text: Callable[[Sequence[dict], bool], str]) -> Callable[[Sequence[dict], bool], str]:
-    """Renders every beginning of a conversation once, though each of its turns asks for all that went before."""
-    known: dict[tuple[int, bool], tuple[list[dict], str]] = {}
-
-    def remembered(messages: Sequence[dict], prompt: bool) -> str:
-        key, messages = (len(messages), prompt), list(messages)
-        before, rendered = known.get(key, (None, ""))
-        if before != messages:
-            rendered = text(messages, prompt)
-            if before is not None:  # another conversation
-                known.clear()
-            known[key] = copy.deepcopy(messages), rendered
-        return rendered
-
-    return remembered
-
-
-def _refuse(reason: str):
-    raise ValueError(f"the chat template refuses the messages: {reason}")
-
-
-def _jinja_parts(messages: Sequence[dict], *, text: Callable[[Sequence[dict], bool], str], end: str) -> list[Part]:
-    from jinja2 import TemplateError
-
-    answered = messages[-1]["role"] == "assistant"
-    try:
-        whole = text(messages, not answered)
-        earlier = [_earlier_borders(messages[:n], whole, text, end) for n in range(1, len(messages))]
-        last = _response_borders(messages, text, end) if answered else None
-    except TemplateError as error:
-        raise ValueError(f"the chat template fails: {error}") from error
-    parts, at = [], 0
-    for borders in [*filter(None, earlier), *([last] if last else [])]:
-        start, stop = borders
-        parts += [Part(whole[at:start]), Part(whole[start:stop], borders == last)]
-        at = stop
-    return [*parts, Part(whole[at:])]
-
-
-def _earlier_borders(messages: Sequence[dict], whole: str, text, end: str) -> tuple[int, int] | None:
-    """Where an earlier response was cut when it was the last, if it is still to be seen there."""
-    if messages[-1]["role"] != "assistant":
-        return None
-    try:
-        start, stop = _response_borders(messages, text, end)
-    except ValueError:  # it cannot be learned, but it can be read
-        return None
-    return (start, stop) if whole.startswith(text(messages, False)[:stop]) else None
-
-
-def _response_borders(messages: Sequence[dict], text, end: str) -> tuple[int, int]:
-    prompt, whole = text(messages[:-1], True), text(messages, False)
-    if not whole.startswith(prompt):
-        raise ValueError(
-            f"the template's prompt for a response ends in {prompt[-40:]!r}, which is not how it renders this one; "
-            "a variable of the template, such as open_thinking, may make them agree"
-        )
-    stop = whole.rfind(end) + len(end)
-    if not end or stop <= len(prompt):
-        raise ValueError(f"the template does not end a response with {end!r}")
-    if (messages[-1].get("reasoning") or "").strip() not in whole[len(prompt) :]:
-        raise ValueError("the template drops the reasoning of the last message; see r1_template")
-    return len(prompt), stop

@@ -68,7 +68,7 @@ def scored_row(tokenizer: Tokenizer, prompt: str, response: str, length: int) ->
     a policy wrote, it is text. What does not fit is cut: first the beginning of the prompt, then the end of the
     response, never the end token.
     """
-    asked: list[int] = []
+    asked = list(tokenizer.begin_ids)
     for number, piece in enumerate(prompt.split(EOS)):
         asked += [tokenizer.eos_id] * (number > 0) + (tokenizer.encode(piece) if piece else [])
     answered = tokenizer.encode(response)

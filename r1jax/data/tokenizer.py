@@ -1,21 +1,63 @@
-"""SentencePiece tokenizers: training, loading, and the few special tokens the stages rely on."""
+"""Tokenizers: what the stages ask of one, loading, and the training of SentencePiece models."""
 
 import heapq
 import io
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Protocol
 
 import sentencepiece
 
 from r1jax.config import UserError
+from r1jax.data.chat import Template
+from r1jax.data.json_tokenizer import JSON_NAME, load_json_tokenizer
 
 FILE_NAME = "tokenizer.model"
 LONGEST_PIECE = 1 << 18  # characters, at most four bytes each; SentencePiece drops texts of more than 1 MiB in silence
 
 
-class Tokenizer:
-    """Text to token ids and back. `pad_id`, `bos_id` and `eos_id` are never produced by `encode`."""
+class Tokenizer(Protocol):
+    """Text to token ids and back."""
+
+    vocab_size: int
+    """One more than the largest id."""
+    bos_id: int | None
+    eos_id: int
+    """Ends every text that a model learns."""
+    eos_ids: tuple[int, ...]
+    """What ends a response when it is sampled: `eos_id`, and what else the tokenizer's folder names."""
+    begin_ids: tuple[int, ...]
+    """What every text begins with: the BOS of models that were trained with one, else nothing."""
+    controls: Mapping[str, int]
+    """Spelling and id of the tokens that separate turns; only a chat template writes them."""
+    chat_template: Template | None
+    """Of a chat model, its own."""
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a stretch of text. Control tokens that it spells are text: nobody who writes a text can forge one."""
+        ...
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """`begin_ids`, then the ids of the text."""
+        ...
+
+    def decode(self, ids) -> str:
+        """Text of the ids; control tokens are left out."""
+        ...
+
+    def save(self, folder: str | Path) -> None:
+        """Write all files that `load_tokenizer` reads into the folder."""
+        ...
+
+
+class SentencePieceTokenizer:
+    """A SentencePiece model. `pad_id`, `bos_id` and `eos_id` are never produced by `encode`. See `Tokenizer`."""
+
+    begin_ids: tuple[int, ...] = ()
+    controls: Mapping[str, int] = MappingProxyType({})
+    chat_template: Template | None = None
 
     def __init__(self, model: bytes):
         self.model = model
@@ -26,35 +68,53 @@ class Tokenizer:
             self._processor.bos_id(),
             self._processor.eos_id(),
         )
+        self.eos_ids = (self.eos_id,)
 
     def encode(self, text: str) -> list[int]:
         return self._processor.encode(text)
 
+    encode_prompt = encode
+
     def decode(self, ids) -> str:
-        """Text of the ids; special tokens are left out."""
         return self._processor.decode([int(i) for i in ids])
 
     def save(self, folder: str | Path) -> None:
-        """Write `tokenizer.model` into the folder."""
         (Path(folder) / FILE_NAME).write_bytes(self.model)
 
 
 def load_tokenizer(folder: str | Path) -> Tokenizer:
-    """Read the tokenizer of a workdir.
+    """Read the tokenizer of a workdir or of a Hugging Face folder; a tokenizer.json is taken before a tokenizer.model.
 
     Raises:
-      UserError: there is none, or it is not a SentencePiece model.
+      UserError: there is none, or a file of it is broken.
     """
+    if (Path(folder) / JSON_NAME).is_file():
+        return load_json_tokenizer(folder)
     path = Path(folder) / FILE_NAME
     if not path.is_file():
-        raise UserError(f"{path} is missing: {folder} is not the workdir of a finished stage, or of train_tokenizer")
+        raise UserError(
+            f"{path} is missing, and so is {JSON_NAME}: {folder} is not the workdir of a finished stage, or of "
+            "train_tokenizer, nor a Hugging Face folder with a tokenizer"
+        )
     model = path.read_bytes()
     if not model:  # sentencepiece takes it for "no model yet" and fails later, if at all
         raise UserError(f"{path} is empty: not a SentencePiece model")
     try:
-        return Tokenizer(model)
+        return SentencePieceTokenizer(model)
     except Exception as error:  # sentencepiece raises RuntimeError or its own, by version
         raise UserError(f"{path} is not a SentencePiece model: {error}") from error
+
+
+def check_vocabulary(tokenizer: Tokenizer, vocab_size: int, folder: str | Path) -> None:
+    """Raise UserError where the tokenizer of a folder has ids that a model of `vocab_size` tokens cannot embed.
+
+    A smaller tokenizer is usual: released embeddings are padded to a round size.
+    """
+    if tokenizer.vocab_size > vocab_size:
+        raise UserError(
+            f"{folder}: the tokenizer's largest id is {tokenizer.vocab_size - 1}, and the model's vocabulary has "
+            f"{vocab_size} tokens: they do not belong together"
+        )
 
 
 def sample_texts(texts: Iterable[str], *, budget: int, seed: int) -> Iterator[str]:
@@ -96,7 +156,7 @@ def train_tokenizer(
     budget: int = 256 << 20,
     byte_fallback: bool = False,
     seed: int = 0,
-) -> Tokenizer:
+) -> SentencePieceTokenizer:
     """Train byte-pair encoding on the texts, or on a sample of them.
 
     SentencePiece holds all it is given, at three times its size; so it is given a sample of bounded size.
@@ -122,7 +182,7 @@ def train_tokenizer(
             f"no tokenizer of {vocab_size} pieces can be trained on these texts: {error}; are there texts, and is "
             "the vocabulary larger than their number of characters?"
         ) from error
-    return Tokenizer(model.getvalue())
+    return SentencePieceTokenizer(model.getvalue())
 
 
 def _train(

@@ -2,6 +2,7 @@
 
 from r1jax.evaluation.measures import describe_responses, judge_outcomes
 from r1jax.evaluation.responses import (
+    Codec,
     Response,
     encode_prompts,
     evaluation_batches,
@@ -14,6 +15,7 @@ from r1jax.evaluation.summary import sample_record, summarize, summarize_answers
 from r1jax.evaluation.tables import comparison_table, evaluation_markdown
 
 __all__ = [
+    "Codec",
     "Response",
     "accuracy_ci95",
     "comparison_table",

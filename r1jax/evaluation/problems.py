@@ -1,5 +1,6 @@
 """The problems of an evaluation, from built-in families or benchmark files, and how they are put to a model."""
 
+import re
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -8,16 +9,18 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from r1jax.config import UserError
-from r1jax.data.chat import ASSISTANT, BOS, EOS, PREFILL, USER, Vocabulary, r1_template, render
+from r1jax.data.chat import ASSISTANT, BOS, EOS, PREFILL, USER, Template, Vocabulary, r1_template, render
 from r1jax.data.prompts import PROMPTS
 from r1jax.data.sources import read_records
 from r1jax.data.tokenizer import Tokenizer
 from r1jax.tasks.answers import BrokenRecord
 from r1jax.tasks.families import PUBLISHED, Split, draw_records, family_of, read_parts, with_ids
 
-PromptForm = Literal["r1_zero", "chat", "r1"]
+PromptForm = Literal["r1_zero", "chat", "r1", "template"]
 INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
 """What the paper asks of mathematical problems (README of DeepSeek-R1, usage recommendations)."""
+
+_PREFILL = re.compile(r"<think>\s*(?:</think>\s*)?\Z")
 
 
 class Asked(NamedTuple):
@@ -29,7 +32,7 @@ class Asked(NamedTuple):
     """By prompt."""
     tokenizer: Tokenizer
 
-    def encode(self, prompt: str) -> list[int]:
+    def encode_prompt(self, prompt: str) -> list[int]:
         return self.ids[prompt]
 
     def decode(self, ids) -> str:
@@ -102,17 +105,19 @@ def ask(form: PromptForm, records: Sequence[dict], tokenizer: Tokenizer, slots: 
 
     Args:
       form: "r1_zero" and "chat" are `r1jax.data.prompts.PROMPTS`, plain text in which the model opens <think>; "r1" is
-        the template of the released DeepSeek-R1, with its control tokens and "<think>\\n" already written.
+        the template of the released DeepSeek-R1, with its control tokens and "<think>\\n" already written; "template"
+        is the chat template that came with the tokenizer.
       records: the problems.
       tokenizer: of the model.
       slots: tokens that a prompt may have.
 
     Raises:
-      UserError: a prompt is too long, the longest is named; or "r1" and the tokenizer lacks a control token.
+      UserError: a prompt is too long, the longest is named; "r1" and the tokenizer lacks a control token; "template"
+        and it has none; or a question spells a control token.
     """
     questions = [question_text(record) for record in records]
-    if form == "r1":
-        template, vocabulary = r1_template(), chat_vocabulary(tokenizer)
+    if form in ("r1", "template"):
+        template, vocabulary = chat_form(form, tokenizer)
         messages = [[{"role": "user", "content": question}] for question in questions]
         prompts = ["".join(part.text for part in template(message)) for message in messages]
         try:
@@ -121,7 +126,7 @@ def ask(form: PromptForm, records: Sequence[dict], tokenizer: Tokenizer, slots: 
             raise UserError(f"a question cannot be put into the template: {error}") from error
     else:
         prompts = [PROMPTS[form](question) for question in questions]
-        encoded = [tokenizer.encode(prompt) for prompt in prompts]
+        encoded = [tokenizer.encode_prompt(prompt) for prompt in prompts]
     longest = max(range(len(records)), key=lambda place: len(encoded[place]), default=None)
     if longest is not None and len(encoded[longest]) > slots:
         many = sum(len(ids) > slots for ids in encoded)
@@ -130,12 +135,32 @@ def ask(form: PromptForm, records: Sequence[dict], tokenizer: Tokenizer, slots: 
             f"({many} of {len(records)} prompts are too long, and none is longer); "
             f"use --sampling.prompt-slots {len(encoded[longest])}"
         )
-    return Asked(with_prefill(form, records), prompts, dict(zip(prompts, encoded, strict=True)), tokenizer)
+    begun = [record | {"prefill": written} if (written := prefill_of(p)) else record for record, p in zip(records, prompts)]
+    return Asked(begun, prompts, dict(zip(prompts, encoded, strict=True)), tokenizer)
+
+
+def prefill_of(prompt: str) -> str:
+    """What a template has already written of the response: a <think> at the end of the prompt, closed or not."""
+    found = _PREFILL.search(prompt)
+    return found.group() if found else ""
 
 
 def with_prefill(form: PromptForm, records: Sequence[dict]) -> list[dict]:
-    """The records with what the template of a form has already written of the response, for the judges."""
+    """The records of stored completions with what R1's template writes of a response and its completions leave out."""
     return [record | {"prefill": PREFILL} for record in records] if form == "r1" else list(records)
+
+
+def chat_form(form: Literal["r1", "template"], tokenizer: Tokenizer) -> tuple[Template, Vocabulary]:
+    """A chat template, and what it needs of a tokenizer.
+
+    Raises:
+      UserError: "r1" and the tokenizer lacks a control token, or "template" and it has no template.
+    """
+    if form == "r1":
+        return r1_template(), chat_vocabulary(tokenizer)
+    if tokenizer.chat_template is None:
+        raise UserError("the tokenizer has no chat template, which --prompt template needs; use --prompt chat or r1_zero")
+    return tokenizer.chat_template, Vocabulary(tokenizer.encode, tokenizer.controls)
 
 
 def chat_vocabulary(tokenizer: Tokenizer) -> Vocabulary:
@@ -144,8 +169,8 @@ def chat_vocabulary(tokenizer: Tokenizer) -> Vocabulary:
     Raises:
       UserError: it has no piece for the turn of the user or of the assistant.
     """
-    controls = {BOS: tokenizer.bos_id, EOS: tokenizer.eos_id}
-    for control in (USER, ASSISTANT):
+    controls = {BOS: tokenizer.bos_id, EOS: tokenizer.eos_id} | dict(tokenizer.controls)
+    for control in (one for one in (USER, ASSISTANT) if one not in controls):
         ids = tokenizer.encode(control)
         if len(ids) != 1 or tokenizer.decode(ids).strip() != control:
             raise UserError(

@@ -34,9 +34,9 @@ class Response(NamedTuple):
 
 
 class Codec(Protocol):
-    """Texts to token ids and back: a tokenizer, or `r1jax.evaluation.prompts.Asked`."""
+    """Texts to token ids and back: a tokenizer, or `r1jax.evaluation.problems.Asked`."""
 
-    def encode(self, text: str) -> list[int]: ...
+    def encode_prompt(self, text: str) -> list[int]: ...
 
     def decode(self, ids) -> str: ...
 
@@ -48,7 +48,7 @@ def encode_prompts(tokenizer: Codec, prompts: Sequence[str], slots: int) -> tupl
       UserError: a prompt does not fit.
     """
     try:
-        return pad_prompts([tokenizer.encode(prompt) for prompt in prompts], slots)
+        return pad_prompts([tokenizer.encode_prompt(prompt) for prompt in prompts], slots)
     except ValueError as error:
         raise UserError(f"{error}; raise --sampling.prompt-slots") from error
 

@@ -77,7 +77,7 @@ def _prefill(config, params, router_bias, prompts, prompt_lengths, prompt_keys, 
     )
 
 
-def _decode(config, params, router_bias, slots, eos_id, temperature, top_p, step, rows: _Rows) -> _Rows:
+def _decode(config, params, router_bias, slots, eos_ids, temperature, top_p, step, rows: _Rows) -> _Rows:
     """Sample token `step` of every row and run the model on it."""
     keys = jax.vmap(lambda key: jax.random.fold_in(key, step))(rows.keys)
     token, logprob = sample_tokens(keys, rows.logits, temperature=temperature, top_p=top_p)
@@ -88,7 +88,7 @@ def _decode(config, params, router_bias, slots, eos_id, temperature, top_p, step
     return rows._replace(
         cache=write_cache(rows.cache, new, slots + step),
         logits=_next_logits(config, params, hidden[:, 0]),
-        done=rows.done | (token == eos_id),
+        done=rows.done | jnp.isin(token, jnp.array(eos_ids)),
         tokens=put(rows.tokens, token),
         mask=put(rows.mask, ~rows.done),
         logprobs=put(rows.logprobs, logprob),
@@ -104,7 +104,7 @@ def _keep(rows: _Rows, count: int) -> _Rows:
     return _Rows(**first, **last, cache=_map_cache_rows(take, rows.cache))
 
 
-@partial(jax.jit, static_argnames=("config", "group_size", "max_new_tokens", "eos_id", "top_p", "halvings"))
+@partial(jax.jit, static_argnames=("config", "group_size", "max_new_tokens", "eos_ids", "top_p", "halvings"))
 def generate(
     config: ModelConfig,
     params,
@@ -115,7 +115,7 @@ def generate(
     *,
     group_size: int,
     max_new_tokens: int,
-    eos_id: int,
+    eos_ids: tuple[int, ...],
     temperature=1.0,
     top_p: float = 1.0,
     halvings: int = 0,
@@ -132,7 +132,7 @@ def generate(
       prompt_keys: [P] PRNG keys.
       group_size: completions a prompt.
       max_new_tokens: a completion is cut after this many tokens, end-of-sequence included.
-      eos_id: ends a completion.
+      eos_ids: any of them ends a completion.
       temperature: divides the logits.
       top_p: below 1, tokens are drawn from the nucleus of this probability; see `sample_tokens`.
       halvings: how often the batch is halved, when half of its rows are done; saves work where lengths differ, and
@@ -144,7 +144,7 @@ def generate(
         group_size=group_size, max_new_tokens=max_new_tokens,
     )  # fmt: skip
     total = num_prompts * group_size
-    body = partial(_decode, config, params, router_bias, slots, eos_id, temperature, top_p)
+    body = partial(_decode, config, params, router_bias, slots, eos_ids, temperature, top_p)
     outputs, step = (rows.tokens, rows.mask, rows.logprobs, rows.done), jnp.int32(0)
     for halving in range(halvings + 1):
         stop_at = total >> (halving + 1) if halving < halvings else 0

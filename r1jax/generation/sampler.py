@@ -44,7 +44,7 @@ class SamplingConfig:
         check_divides(mesh, self.prompts, "batch", "the number of prompts")
 
 
-def make_sampler(model: ModelConfig, config: SamplingConfig, mesh, *, eos_id: int):
+def make_sampler(model: ModelConfig, config: SamplingConfig, mesh, *, eos_ids: tuple[int, ...]):
     """Bind a model and settings: returns sample(policy, prompts, lengths, key) -> Rollout.
 
     `policy` is (params, router_bias), `prompts` [P, S] int32 padded on the left with P = config.prompts, `lengths` [P],
@@ -56,7 +56,7 @@ def make_sampler(model: ModelConfig, config: SamplingConfig, mesh, *, eos_id: in
         prompts, lengths, keys = jax.device_put((prompts, lengths, keys), batch_sharding(mesh))
         return generate(
             model, *policy, prompts, lengths, keys, group_size=config.group_size, max_new_tokens=config.max_new_tokens,
-            eos_id=eos_id, temperature=config.temperature, top_p=config.top_p, halvings=config.halvings,
+            eos_ids=eos_ids, temperature=config.temperature, top_p=config.top_p, halvings=config.halvings,
         )  # fmt: skip
 
     return sample

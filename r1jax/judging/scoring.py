@@ -48,7 +48,7 @@ def make_verdict_scorer(policy: Policy, mesh, verdicts: Sequence[str], *, batch:
     compiled = jax.jit(logprobs, out_shardings=replicated(mesh))
 
     def score(prompts: Sequence[str]) -> np.ndarray:
-        ids = {prompt: policy.tokenizer.encode(prompt) for prompt in dict.fromkeys(prompts)}
+        ids = {prompt: policy.tokenizer.encode_prompt(prompt) for prompt in dict.fromkeys(prompts)}
         fitting = [prompt for prompt in ids if 0 < len(ids[prompt]) <= length]
         rows = dict.fromkeys(ids, np.full(len(verdicts), np.nan, np.float32))
         for start in range(0, len(fitting), batch):

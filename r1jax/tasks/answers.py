@@ -5,7 +5,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Any, TypeVar
 
-from r1jax.rewards.answer import final_answer
+from r1jax.rewards.answer import FinalAnswer, conclusion, final_answer
 from r1jax.rewards.judgement import Judgement
 
 MAX_LENGTH = 2000
@@ -32,13 +32,16 @@ class BrokenRecord(ValueError):
     """A record that cannot be judged; the message names the field."""
 
 
-def judge_answer(record: dict, completion: str, prepare: Callable[[dict], tuple[Answer, Reader[Answer]]]) -> Judgement:
+def judge_answer(
+    record: dict, completion: str, prepare: Callable[[dict], tuple[Answer, Reader[Answer]]], *, bare: bool = False
+) -> Judgement:
     """Judge a completion by reading its final answer and comparing it with the right one: 1 or 0.
 
     Args:
       record: the problem; "prefill" is what the prompt template wrote at the start of the response.
       completion: what the policy wrote.
       prepare: the right answer of a record and the reader of answers of its form; raises BrokenRecord.
+      bare: an answer need not be marked where nothing else follows the reasoning.
     """
     try:
         right, read = prepare(record)
@@ -46,6 +49,10 @@ def judge_answer(record: dict, completion: str, prepare: Callable[[dict], tuple[
     except BrokenRecord as error:
         return Judgement("gold_unparseable", 0.0, str(error))
     answer = final_answer(completion, prefill)
+    if bare and answer.text is None:
+        whole = (conclusion(completion, prefill) or "").strip()
+        if len(whole) <= MAX_LENGTH and read(whole) is not None:
+            answer = FinalAnswer(whole)
     if answer.text is None:
         return Judgement("no_answer", 0.0, answer.reason)
     found = read(answer.text) if len(answer.text) <= MAX_LENGTH else None

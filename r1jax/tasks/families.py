@@ -27,6 +27,7 @@ from r1jax.tasks import (
     safety,
     sequences,
     strings,
+    sums,
 )
 from r1jax.tasks.answers import MAX_NUMBER_LENGTH, BrokenRecord, field, judge_answer, plain, shown
 from r1jax.tasks.expression import evaluate
@@ -54,6 +55,8 @@ class Family(NamedTuple):
     judge: Callable[[dict, str], Judgement]
     content: Callable[[dict], str] = question_of
     """What makes two records the same problem; decides the split."""
+    held_out_share: int = countdown.HELD_OUT_SHARE
+    """One problem in so many is held out."""
 
 
 class Part(NamedTuple):
@@ -144,6 +147,9 @@ GYM_FAMILIES = tuple(
 )
 """The families of reasoning-gym that are admitted; drawing from them needs the extra, judging them does not."""
 
+ELEMENTARY = (Family("sums", sums.LEVELS, sums.draw, sums.judge, sums.content, held_out_share=3),)
+"""Families of few problems, for chat models that were not trained here; more of them is held out."""
+
 MINIATURE = {
     family.name: family
     for family in (
@@ -159,7 +165,7 @@ MINIATURE = {
 PUBLISHED = {"math": math_reward, "code": code_reward}
 """The judges of families that are read from published sets and not made here."""
 
-_BY_NAME = MINIATURE | {family.name: family for family in FAMILIES + GYM_FAMILIES}
+_BY_NAME = MINIATURE | {family.name: family for family in FAMILIES + ELEMENTARY + GYM_FAMILIES}
 
 
 def family_of(record: dict) -> Family:
@@ -194,13 +200,14 @@ def family_reward(record: dict, completion: str, *, allow_unsafe: bool = False) 
 
 
 def is_held_out(record: dict) -> bool:
-    """Whether a problem belongs to the held-out split, one in ten: decided by a hash of its content alone.
+    """Whether a problem belongs to the held-out split, mostly one in ten: decided by a hash of its content alone.
 
     Raises:
       BrokenRecord: the record is of no family.
     """
-    digest = hashlib.blake2b(family_of(record).content(record).encode(), digest_size=4).digest()
-    return digest[0] % countdown.HELD_OUT_SHARE == 0
+    family = family_of(record)
+    digest = hashlib.blake2b(family.content(record).encode(), digest_size=4).digest()
+    return digest[0] % family.held_out_share == 0
 
 
 def draw_records(parts: Sequence[Part], split: Split, count: int, rng: np.random.Generator) -> list[dict]:
@@ -238,7 +245,7 @@ def _read_parts(name: str) -> list[Part]:
     family_name, levels = (head, [int(tail)]) if colon and tail.isdecimal() else (rest, None)
     family = MINIATURE.get(family_name) or _BY_NAME.get(family_name)
     if family is None:
-        known = ", ".join(dict.fromkeys([*MINIATURE, *(family.name for family in FAMILIES)]))
+        known = ", ".join(dict.fromkeys([*MINIATURE, *(family.name for family in FAMILIES + ELEMENTARY)]))
         raise ValueError(f"{name!r} names no family; expected NAME[:LEVEL][:LANGUAGE] with a name of {known}")
     if levels and levels[0] not in family.levels:
         raise ValueError(f"{name!r}: the levels of {family_name} are {', '.join(map(str, family.levels))}")
@@ -265,6 +272,6 @@ def _draw_fresh(part: Part, split: Split, seen: set[str], rng: np.random.Generat
 
 
 if __name__ == "__main__":
-    for family in FAMILIES:
+    for family in FAMILIES + ELEMENTARY:
         for level in family.levels:
             print(f"{family.name} {level}: {family.draw(level, np.random.default_rng(0))['question']}")
