@@ -123,9 +123,8 @@ def make_train_step(sums_fn, optimizer, state_shardings, *, num_micro_batches: i
         metrics |= {"loss": output.loss_sum / count, "grad_norm": optax.global_norm(grads)}
         metrics["param_norm"] = optax.global_norm(params)
         if output.load.size:
-            total = output.load.sum(
-                -1, keepdims=True
-            )  # 0 for a router that did not run: the MTP module's after pre-training
+            # Zero for a router that did not run: the MTP module's, outside pre-training.
+            total = output.load.sum(-1, keepdims=True)
             metrics["max_violation"] = max_violation(output.load).sum() / jnp.maximum((total > 0).sum(), 1)
             metrics["expert_load"] = output.load / jnp.maximum(total, 1.0)
         return TrainState(state.update + 1, params, bias, opt_state), metrics

@@ -35,7 +35,7 @@ class Sizes(NamedTuple):
     """Numbers of parameters."""
 
     main: int
-    """Without the MTP module; DeepSeek-V3's router biases are counted, as its checkpoint holds them, and V2 has none."""
+    """Without the MTP module; router biases are counted, for the checkpoint holds them (softmax routers have none)."""
     router_bias: int
     """Of `main`, the biases that balance the experts."""
     embedding: int

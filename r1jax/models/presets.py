@@ -85,7 +85,7 @@ def deepseek_v3_pretraining() -> ModelConfig:
 
 
 def deepseek_v2_lite() -> ModelConfig:
-    """DeepSeek-V2-Lite, 16B parameters (arXiv 2405.04434): queries without compression, a softmax gate without groups."""
+    """DeepSeek-V2-Lite, 16B parameters (arXiv 2405.04434): no query compression, a softmax gate without groups."""
     return ModelConfig(
         vocab_size=102400,
         embed_dim=2048,
