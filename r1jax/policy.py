@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from r1jax.checkpoint import FOLDER, Parent, load_parent, open_parent, restore
 from r1jax.config import UserError, to_dict
-from r1jax.data.tokenizer import Tokenizer, load_tokenizer
+from r1jax.data.tokenizer import Tokenizer, check_vocabulary, load_tokenizer
 from r1jax.interop.hf_config import is_hf_folder, read_hf_config
 from r1jax.interop.loading import has_mtp, load_checkpoint
 from r1jax.models.config import ModelConfig, read_model_config
@@ -64,11 +64,7 @@ def import_policy(folder: str | Path, mesh) -> Policy:
     """
     folder = Path(folder)
     model, tokenizer = read_hf_config(folder), load_tokenizer(folder)
-    if tokenizer.vocab_size > model.vocab_size:  # fewer is common: vocabularies are padded to a round size
-        raise UserError(
-            f"--init={folder}: the tokenizer has {tokenizer.vocab_size} ids, and config.json says vocab_size "
-            f"{model.vocab_size}; they are not of one model"
-        )
+    check_vocabulary(tokenizer, model.vocab_size, folder)
     if not has_mtp(folder, model):
         model = dataclasses.replace(model, num_mtp_layers=0)
     if mesh.devices.flat[0].platform == "cpu":
