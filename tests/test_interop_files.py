@@ -171,7 +171,8 @@ import hf_models
 from r1jax.sharding import MeshConfig, make_mesh
 one = hf_models.read_model(sys.argv[1], make_mesh(MeshConfig(), jax.devices()[:1]))
 mesh = make_mesh(MeshConfig(data=1, fsdp=2, expert=2, tensor=2))
-eight = hf_models.read_model(sys.argv[1], mesh)
+with jax.set_mesh(mesh):
+    eight = hf_models.read_model(sys.argv[1], mesh)
 jax.tree.map(np.testing.assert_array_equal, one[1:], eight[1:])
 shapes = hf_models.abstract_model(one[0], mesh)
 same = jax.tree.map(lambda wanted, leaf: wanted.sharding == leaf.sharding, shapes, eight[1:])
