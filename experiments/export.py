@@ -37,7 +37,8 @@ def main(config: Config) -> None:
         raise UserError(f"--shard-gigabytes must be positive, not {config.shard_gigabytes}")
     mesh, target = make_mesh(config.mesh), Path(config.target)
     policy = load_policy(config.init or BASE_MODEL, mesh)
-    ids = {"bos_token_id": policy.tokenizer.bos_id, "eos_token_id": policy.tokenizer.eos_id}
+    ends = list(policy.tokenizer.eos_ids)
+    ids = {"bos_token_id": policy.tokenizer.bos_id, "eos_token_id": ends if len(ends) > 1 else policy.tokenizer.eos_id}
     with jax.set_mesh(mesh):
         save_checkpoint(
             target,

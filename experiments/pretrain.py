@@ -1,4 +1,4 @@
-"""Pre-train a base model on the miniature corpus: next-token loss, experts balanced without an auxiliary loss.
+"""Pre-train a base model on the miniature corpus: next-token loss, and what DeepSeek-V3 adds to it.
 
 The corpus is written on the fly by the population of r1jax.tasks.authors; every batch follows from the seed and the
 number of the update, so a resumed run sees the same data.
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from r1jax import checkpoint, launch
@@ -20,9 +21,10 @@ from r1jax.data.prompts import document_text
 from r1jax.data.tokenizer import Tokenizer, load_tokenizer
 from r1jax.metrics import JsonLines
 from r1jax.models.config import ModelConfig
+from r1jax.models.mtp import mtp_forward
 from r1jax.models.presets import miniature, student
-from r1jax.models.transformer import forward, init_params, output_head
-from r1jax.objectives import next_token_sums, token_logprobs
+from r1jax.models.transformer import forward_with_routing, init_params, output_head
+from r1jax.objectives import next_token_sums, targets_after_next, token_logprobs
 from r1jax.optimizer import OptimizerConfig, make_optimizer
 from r1jax.sharding import MeshConfig, batch_sharding, check_divides, make_mesh
 from r1jax.tasks.authors import WORLD, Population, write_document
@@ -59,6 +61,11 @@ class Config:
     )
     router_bias_rate: float = 0.001
     """Step of auxiliary-loss-free balancing (the paper's gamma)."""
+    balance_weight: float = 0.0
+    """Weight of the sequence-wise balance of experts (the paper's alpha, 1e-4)."""
+    mtp_weight: float = 0.0
+    """Weight of the loss of the token after the next (the paper's lambda, 0.3 for 10T tokens, then 0.1); above 0 the
+    model gets a module for it, which later stages carry along unchanged."""
     save_every: int = 500
     """Updates between checkpoints."""
     mesh: MeshConfig = MeshConfig()
@@ -93,22 +100,49 @@ def make_batch(config: Config, tokenizer: Tokenizer, update: int) -> tuple[Packe
     return pack_documents(next_document, batch=config.batch_size, length=config.sequence_length), too_long
 
 
-def next_token_loss(model: ModelConfig, params, router_bias, batch: PackedBatch, scalars) -> LossOutput:
-    hidden, _, load = forward(model, params, router_bias, batch.tokens, batch.positions, segments=batch.segments)
-    logprobs, entropy = token_logprobs(hidden, output_head(model, params), batch.targets)
+def choose_model(config: Config, vocab_size: int) -> ModelConfig:
+    """The shape to train: with a multi-token prediction module where its loss has a weight."""
+    model = {"miniature": miniature, "student": student}[config.model](vocab_size)
+    if not model.num_experts and (config.mtp_weight or config.balance_weight):
+        raise UserError(f"--model {config.model} has no experts; --mtp-weight and --balance-weight must stay 0")
+    return dataclasses.replace(model, num_mtp_layers=1) if config.mtp_weight else model
+
+
+def pretraining_loss(model: ModelConfig, params, router_bias, batch: PackedBatch, scalars) -> LossOutput:
+    """Next-token loss, plus, by weight, that of the token after the next and the balance of experts (eq. 20 and 25)."""
+    hidden, routing = forward_with_routing(
+        model, params, router_bias, batch.tokens, batch.positions, segments=batch.segments
+    )
+    head = output_head(model, params)
+    logprobs, entropy = token_logprobs(hidden, head, batch.targets)
     loss, count = next_token_sums(logprobs, batch.segments)
-    entropy = next_token_sums(-entropy, batch.segments)[0]
-    return LossOutput(loss, count, {"entropy": entropy}, load)
+    metrics = {"entropy": next_token_sums(-entropy, batch.segments)[0]}
+    if model.num_mtp_layers:
+        targets, mask = targets_after_next(batch.targets, batch.segments)
+        # A position without a target would only be counted in the load of the experts.
+        positions = jnp.where(mask, batch.positions, -1)
+        hidden, ahead = mtp_forward(
+            model, params, router_bias, hidden, batch.targets, positions, segments=batch.segments
+        )
+        metrics["next_token_loss"], routing = loss, jax.tree.map(jnp.add, routing, ahead)
+        # Divided by all tokens, as in eq. 24, and not by those that have a token after the next.
+        metrics["mtp_loss"] = next_token_sums(token_logprobs(hidden, head, targets)[0], mask)[0]
+        loss += scalars["mtp_weight"] * metrics["mtp_loss"]
+    if model.num_routers:
+        metrics["balance"] = routing.balance.mean()
+        loss += scalars["balance_weight"] * routing.balance.sum()
+    return LossOutput(loss, count, metrics, routing.load)
 
 
 def main(config: Config) -> None:
     tokenizer = load_tokenizer(config.tokenizer)
-    model = {"miniature": miniature, "student": student}[config.model](tokenizer.vocab_size)
+    model = choose_model(config, tokenizer.vocab_size)
+    scalars = {"mtp_weight": config.mtp_weight, "balance_weight": config.balance_weight}
     mesh = make_mesh(config.mesh)
     check_divides(mesh, config.batch_size, "batch", "--batch-size")
     workdir = claim_workdir(config.workdir, "pretrain", config, ignore=("workdir", "publish"))
     tokenizer.save(workdir)
-    optimizer = make_optimizer(config.optimizer, config.updates)
+    optimizer = make_optimizer(config.optimizer, config.updates, train_mtp=True)
     with jax.set_mesh(mesh), launch.StopRequest() as stop, launch.progress_bar() as progress:
         state, shardings = init_train_state(
             jax.random.key(config.seed), functools.partial(init_params, model), optimizer, mesh
@@ -116,7 +150,7 @@ def main(config: Config) -> None:
         manager = checkpoint.open_checkpoints(workdir)
         if manager.latest_step() is not None:
             state = type(state)(**checkpoint.restore(manager, arrays=state._asdict()))
-        sums = gradient_sums(functools.partial(next_token_loss, model))
+        sums = gradient_sums(functools.partial(pretraining_loss, model))
         step = make_train_step(sums, optimizer, shardings, router_bias_rate=config.router_bias_rate)
         start = int(state.update)
         log = JsonLines(workdir / "metrics.jsonl", resume_step=start)
@@ -126,7 +160,7 @@ def main(config: Config) -> None:
         began, replaced = time.monotonic(), 0
         for update in range(start + 1, config.updates + 1):
             batch, too_long = make_batch(config, tokenizer, update)
-            state, metrics = step(state, jax.device_put(batch, batch_sharding(mesh)), {})
+            state, metrics = step(state, jax.device_put(batch, batch_sharding(mesh)), scalars)
             replaced += too_long
             saving = bool(stop) or update % config.save_every == 0 or update == config.updates
             if saving or update % LOG_EVERY == 0:

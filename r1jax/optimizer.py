@@ -45,11 +45,17 @@ def learning_rate_schedule(config: OptimizerConfig, total_updates: int) -> optax
     return optax.join_schedules([warmup, after], [config.warmup_updates])
 
 
-def make_optimizer(config: OptimizerConfig, total_updates: int) -> optax.GradientTransformation:
-    """The optax transformation for `config`; weight decay touches only what is not a norm scale."""
+def make_optimizer(
+    config: OptimizerConfig, total_updates: int, *, train_mtp: bool = False
+) -> optax.GradientTransformation:
+    """The optax transformation for `config`; weight decay touches only what is not a norm scale.
+
+    Only pre-training trains the multi-token prediction module of a model, params["mtp"]. Elsewhere no loss reads it,
+    and here it is left as it is, without weight decay and without moments.
+    """
     is_scale = lambda path: any(getattr(key, "key", None) == "scale" for key in path)
     is_matrix = lambda params: jax.tree_util.tree_map_with_path(lambda path, _: not is_scale(path), params)
-    return optax.chain(
+    optimizer = optax.chain(
         optax.clip_by_global_norm(config.max_grad_norm),
         optax.adamw(
             learning_rate_schedule(config, total_updates),
@@ -60,3 +66,18 @@ def make_optimizer(config: OptimizerConfig, total_updates: int) -> optax.Gradien
             mask=is_matrix,
         ),
     )
+    return optimizer if train_mtp else _leave_alone(optimizer, "mtp")
+
+
+def _leave_alone(optimizer: optax.GradientTransformation, name: str) -> optax.GradientTransformation:
+    """`optimizer` for all parameters but params[name], where there is one: its updates are zero, its state empty."""
+    others = lambda tree: tree if tree is None else {key: value for key, value in tree.items() if key != name}
+
+    def update(gradients, state, params=None):
+        updates, state = optimizer.update(others(gradients), state, others(params))
+        untouched = {
+            key: jax.tree.map(jax.numpy.zeros_like, gradients[key]) for key in gradients.keys() - updates.keys()
+        }
+        return updates | untouched, state
+
+    return optax.GradientTransformation(lambda params: optimizer.init(others(params)), update)

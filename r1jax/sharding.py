@@ -4,7 +4,7 @@ import dataclasses
 
 import flax.linen as nn
 import jax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from r1jax.config import UserError
 
@@ -65,6 +65,19 @@ def make_mesh(config: MeshConfig, devices=None) -> Mesh:
     return jax.make_mesh(sizes, MESH_AXES, axis_types=(AxisType.Auto,) * len(sizes), devices=devices)
 
 
+def make_abstract_mesh(config: MeshConfig) -> AbstractMesh:
+    """The mesh of devices that are not there, to find out how arrays would lie on it.
+
+    Raises:
+      UserError: an axis is not a positive number; without devices nothing is left for an axis of -1.
+    """
+    sizes = {axis: getattr(config, axis) for axis in MESH_AXES}
+    for axis, size in sizes.items():
+        if size < 1:
+            raise UserError(f"--mesh.{axis} must be a positive number, not {size}")
+    return AbstractMesh(tuple(sizes.values()), MESH_AXES, axis_types=(AxisType.Auto,) * len(sizes))
+
+
 def partition_spec(axes) -> PartitionSpec:
     """Mesh axes for a tuple of logical axes; None stays None."""
     return PartitionSpec(*(None if axis is None else RULES[axis] for axis in axes))
@@ -82,12 +95,12 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, partition_spec(("batch",)))
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
     """The same on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
-def tree_shardings(abstract, mesh: Mesh):
+def tree_shardings(abstract, mesh: Mesh | AbstractMesh):
     """A sharding for each leaf: from its logical axes where Flax metadata gives them, replicated elsewhere.
 
     Args:
@@ -119,7 +132,7 @@ def abstract_arrays(abstract, mesh: Mesh):
     return jax.tree.map(with_sharding, nn.meta.unbox(abstract), shardings)
 
 
-def check_divides(mesh: Mesh, size: int, axis: str, what: str) -> None:
+def check_divides(mesh: Mesh | AbstractMesh, size: int, axis: str, what: str) -> None:
     """Raise UserError where `size` of the logical `axis` does not divide over the mesh; `what` names it."""
     mesh_axes = RULES[axis] or ()
     mesh_axes = (mesh_axes,) if isinstance(mesh_axes, str) else mesh_axes

@@ -20,7 +20,7 @@ class TrainState(NamedTuple):
     """int32, optimizer updates done."""
     params: dict
     router_bias: jax.Array
-    """[num_moe_layers, E] float32; moved by the balancing rule, never by a gradient."""
+    """[num_routers, E] float32; moved by the balancing rule, never by a gradient."""
     opt_state: optax.OptState
 
 
@@ -32,7 +32,7 @@ class LossOutput(NamedTuple):
     """What `loss_sum` and `metric_sums` are divided by, once, over the whole batch."""
     metric_sums: dict
     load: jax.Array
-    """[num_moe_layers, E] tokens sent to each expert."""
+    """[num_routers, E] tokens sent to each expert."""
 
 
 def init_train_state(key, init_params, optimizer, mesh):
@@ -108,7 +108,7 @@ def make_train_step(sums_fn, optimizer, state_shardings, *, num_micro_batches: i
     Returns:
       step(state, batch, scalars) -> (state, metrics). `state` is donated. `batch` is a pytree of [B, ...] arrays,
       `scalars` a pytree of traced numbers (a schedule does not recompile). Metrics are means, and `loss`,
-      `grad_norm`, `param_norm` (after the update), `max_violation` and `expert_load` ([num_moe_layers, E] shares).
+      `grad_norm`, `param_norm` (after the update), `max_violation` and `expert_load` ([num_routers, E] shares).
     """
 
     def step(state: TrainState, batch, scalars):
@@ -123,8 +123,10 @@ def make_train_step(sums_fn, optimizer, state_shardings, *, num_micro_batches: i
         metrics |= {"loss": output.loss_sum / count, "grad_norm": optax.global_norm(grads)}
         metrics["param_norm"] = optax.global_norm(params)
         if output.load.size:
-            metrics["max_violation"] = max_violation(output.load).mean()
-            metrics["expert_load"] = output.load / output.load.sum(-1, keepdims=True)
+            # Zero for a router that did not run: the MTP module's, outside pre-training.
+            total = output.load.sum(-1, keepdims=True)
+            metrics["max_violation"] = max_violation(output.load).sum() / jnp.maximum((total > 0).sum(), 1)
+            metrics["expert_load"] = output.load / jnp.maximum(total, 1.0)
         return TrainState(state.update + 1, params, bias, opt_state), metrics
 
     return jax.jit(step, donate_argnums=0, out_shardings=(state_shardings, None))

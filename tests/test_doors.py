@@ -22,7 +22,7 @@ DOORS = {
     "sharding": {"config"},
     "objectives": {"ops"},
     "data": {"tasks", "rewards", "config"},
-    "models": {"ops", "sharding"},
+    "models": {"ops", "sharding", "launch"},
     "interop": {"config", "models", "ops", "sharding"},
     "generation": {"models", "ops", "sharding", "config"},
     "evaluation": {"generation", "rewards", "data", "tasks", "config", "metrics"},

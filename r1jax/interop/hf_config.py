@@ -39,9 +39,9 @@ class _Fields:
             raise UserError(f"{self.where}: {name} is {value!r}, expected a number")
         return value
 
-    def expect(self, name: str, *expected: Any, default: Any = None) -> Any:
+    def expect(self, name: str, *expected: Any) -> Any:
         """A field that must have one of the expected values, of which the first stands where it is missing."""
-        value = self.get(name, expected[0] if default is None else default)
+        value = self.get(name, expected[0])
         if value not in expected:
             shown = " or ".join(repr(choice) for choice in expected)
             raise UserError(f"{self.where}: {name} is {value!r}, expected {shown}: r1jax has nothing else")

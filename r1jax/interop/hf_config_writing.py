@@ -41,7 +41,9 @@ def family_of(model: ModelConfig) -> str:
     return family
 
 
-def to_hf_config(model: ModelConfig, *, dtype: str, token_ids: dict[str, int] | None = None) -> dict[str, Any]:
+def to_hf_config(
+    model: ModelConfig, *, dtype: str, token_ids: dict[str, int | list[int]] | None = None
+) -> dict[str, Any]:
     """config.json of a model, in the spelling of transformers 4, which transformers 5 reads too.
 
     Args:

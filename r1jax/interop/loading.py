@@ -148,8 +148,7 @@ def _load_array(leaf: jax.ShapeDtypeStruct, pieces: list[Piece], tensors: dict[s
 
 def _load_part(dtype, spans: tuple[range, ...], device, pieces: list[Piece], tensors) -> jax.Array:
     """The part of an array that covers `spans`, on a device."""
-    with jax.default_device(device):
-        part = jnp.zeros([len(span) for span in spans], dtype, device=device)
+    part = jnp.zeros([len(span) for span in spans], dtype, device=device)
     for piece in pieces:
         depth = len(piece.index)
         if not all(number in span for number, span in zip(piece.index, spans)):

@@ -29,7 +29,7 @@ def save_checkpoint(
     router_bias,
     *,
     dtype: WeightType,
-    token_ids: dict[str, int] | None = None,
+    token_ids: dict[str, int | list[int]] | None = None,
     max_shard_bytes: int = 5 << 30,
     also: Callable[[Path], None] = lambda folder: None,
 ) -> None:

@@ -3,7 +3,7 @@
 from r1jax.objectives.advantages import group_advantages
 from r1jax.objectives.grpo import grpo_loss, grpo_sums
 from r1jax.objectives.preference import pairwise_sums, pointwise_sums
-from r1jax.objectives.sft import next_token_sums
+from r1jax.objectives.sft import next_token_sums, targets_after_next
 from r1jax.ops.logprobs import token_logprobs
 
 __all__ = [
@@ -13,5 +13,6 @@ __all__ = [
     "next_token_sums",
     "pairwise_sums",
     "pointwise_sums",
+    "targets_after_next",
     "token_logprobs",
 ]

@@ -18,7 +18,7 @@ def rotary_frequencies(head_dim: int, theta: float) -> jax.Array:
 def yarn_frequencies(
     head_dim: int, theta: float, *, factor: float, original_length: int, beta_fast: float, beta_slow: float
 ) -> jax.Array:
-    """Angular frequencies for a context `factor` times as long, [head_dim // 2] float32 (YaRN, as DeepSeek released it).
+    """Angular frequencies for a context `factor` times as long, [head_dim // 2] float32: YaRN, as DeepSeek has it.
 
     Channels that turn more than `beta_fast` times within `original_length` keep their frequency, those that turn less
     than `beta_slow` times have it divided by `factor`, and between the two it is mixed linearly in the index of the
