@@ -105,7 +105,7 @@ def main(config: Config) -> None:
     model = {"miniature": miniature, "student": student}[config.model](tokenizer.vocab_size)
     mesh = make_mesh(config.mesh)
     check_divides(mesh, config.batch_size, "batch", "--batch-size")
-    workdir = claim_workdir(config.workdir, "pretrain", config, ignore=("workdir", "publish"))
+    workdir = claim_workdir(config.workdir, "pretrain", config, ignore=("publish",))
     tokenizer.save(workdir)
     optimizer = make_optimizer(config.optimizer, config.updates)
     with jax.set_mesh(mesh), launch.StopRequest() as stop, launch.progress_bar() as progress:

@@ -1,5 +1,6 @@
 """A policy as the stages hand it on: model, tokenizer, weights; started, resumed, frozen."""
 
+import dataclasses
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 from r1jax.checkpoint import Parent, load_parent, open_parent, restore
 from r1jax.config import UserError
 from r1jax.data.tokenizer import Tokenizer, load_tokenizer
-from r1jax.models.config import ModelConfig
+from r1jax.models.config import Dtype, ModelConfig
 from r1jax.models.transformer import init_params
 from r1jax.sharding import abstract_arrays
 from r1jax.train import TrainState, init_train_state
@@ -30,8 +31,13 @@ class Policy(NamedTuple):
     """Where it came from."""
 
 
-def load_policy(folder: str | Path, mesh) -> Policy:
+def load_policy(folder: str | Path, mesh, *, dtype: Dtype | None = None) -> Policy:
     """Read a stage's latest weights and tokenizer onto the mesh.
+
+    Args:
+      folder: workdir of the stage.
+      mesh: to lay the weights out on; need not be the stage's own.
+      dtype: of activations and matrix products, by default the stage's own; parameters are float32 in any case.
 
     Raises:
       UserError: the folder is not a finished stage's workdir, holds a reward model, or its model does not divide over
@@ -47,6 +53,7 @@ def load_policy(folder: str | Path, mesh) -> Policy:
         raise UserError(
             f"--init={folder}: its model description is not one of this version of r1jax: {error}"
         ) from error
+    model = dataclasses.replace(model, dtype=dtype or model.dtype)
     shapes = abstract_arrays(jax.eval_shape(partial(init_params, model), jax.random.key(0)), mesh)
     return Policy(model, tokenizer, *load_parent(parent, *shapes), parent)
 
