@@ -87,7 +87,7 @@ def imitate_teacher(config: Config, student: Policy, mesh) -> Lesson:
 
 
 def distillation_loss(model: ModelConfig, teacher: ModelConfig, params, router_bias, batch, scalars) -> LossOutput:
-    """`distillation_sums` on packed rows; `scalars` holds weight, temperature and the teacher, (params, router_bias)."""
+    """`distillation_sums` on packed rows; `scalars` has weight, temperature and the teacher as (params, router_bias)."""
     rows, temperature = (batch.tokens, batch.positions), scalars["temperature"]
     hidden, _, load = forward(model, params, router_bias, *rows, segments=batch.segments)
     their_hidden, _, _ = forward(teacher, *scalars["teacher"], *rows, segments=batch.segments)

@@ -3,7 +3,6 @@
 import dataclasses
 from typing import Literal
 
-
 Dtype = Literal["float32", "bfloat16"]
 """What a stage may compute in; float64 is for tests of the mathematics."""
 
