@@ -11,6 +11,7 @@ from r1jax import launch
 from r1jax.collect import CollectConfig, collect_stage
 from r1jax.config import claim_workdir
 from r1jax.generation.sampler import SamplingConfig
+from r1jax.models.config import Dtype
 from r1jax.optimizer import OptimizerConfig
 from r1jax.policy import load_policy
 from r1jax.provenance import provenance
@@ -42,6 +43,9 @@ class Config:
         optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine", warmup_updates=5),
         epochs=3, batch_size=32, sequence_length=128,
     )  # fmt: skip
+    dtype: Dtype | None = None
+    """Of activations and matrix products, in this stage and those after it; by default the parent's. Parameters stay
+    float32."""
     mesh: MeshConfig = MeshConfig()
 
 
@@ -56,7 +60,7 @@ PRESETS = {
 
 def main(config: Config) -> None:
     mesh, init = make_mesh(config.mesh), config.init or WORLD_MODEL
-    base, teacher = load_policy(init, mesh), load_policy(config.teacher, mesh)
+    base, teacher = load_policy(init, mesh, dtype=config.dtype), load_policy(config.teacher, mesh)
     workdir = claim_workdir(config.workdir, "cold_start", config)
     data = workdir / "conversations.jsonl"
     if not data.exists():

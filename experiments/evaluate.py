@@ -94,7 +94,7 @@ def main(config: Config) -> None:
         records, prompts = asked.records, asked.prompts
         if asked.unreadable:
             launch.console.print(f"[yellow]the tokenizer cannot express all of {asked.unreadable} prompts")
-    workdir = claim_workdir(config.workdir, "evaluate", config, ignore=("workdir", "judge_workers"))
+    workdir = claim_workdir(config.workdir, "evaluate", config, ignore=("judge_workers",))
     paths = [*config.benchmark, *([config.completions] if config.completions else [])]
     origin = policy and policy.parent.provenance
     protocol = describe_protocol(paths, origin, problems=len(records), samples=samples)

@@ -91,7 +91,7 @@ def main(config: Config) -> None:
         raise UserError(f"--preferences-from must be 1 or more, not {config.preferences_from}")
     mesh = make_mesh(config.mesh)
     models = {"helpful": load_reward_model(config.helpful, mesh), "safety": load_reward_model(config.safe, mesh)}
-    size = {"batch": config.grpo.sampling.group_size, "length": config.scored_length}
+    size = {"batch": config.grpo.rows_at_a_time, "length": config.scored_length}
     scorers = {kind: make_scorer(model, mesh, **size) for kind, model in models.items()}
 
     def ask(step: int | None, split: str, count: int, rng: np.random.Generator) -> Asked:
@@ -119,19 +119,27 @@ def mixed_rewards(
       scorers: "safety" for prompts of that family, "helpful" for other general ones; the score goes through a sigmoid.
       general: families without a rule for a reward.
     """
+    kinds = [_kind(record) if record["family"] in general else None for record in asked.records]
+    preferences: dict[int, list[float]] = {}
+    for kind, scorer in scorers.items():
+        if places := [place for place, other in enumerate(kinds) if other == kind]:
+            prompts = [asked.prompts[place] for place in places for _ in groups[place]]
+            scores = scorer(prompts, [response.text for place in places for response in groups[place]])
+            squashed = (1 / (1 + np.exp(-scores))).reshape(len(places), -1)
+            preferences |= dict(zip(places, squashed.tolist(), strict=True))
 
-    def preference(record: dict, prompt: str, group: list[Response]) -> list[Combined]:
-        kind = "safety" if record["family"] == "safety" else "helpful"
-        scores = scorers[kind]([prompt] * len(group), [response.text for response in group])
-        combined = [combine(response.judgements, GENERAL) for response in group]
-        return [c.plus(kind, float(1 / (1 + np.exp(-score)))) for c, score in zip(combined, scores, strict=True)]
+    def combined(place: int, group: list[Response]) -> list[Combined]:
+        if (kind := kinds[place]) is None:
+            return [combine(response.judgements, REASONING) for response in group]
+        rules = [combine(response.judgements, GENERAL) for response in group]
+        return [rule.plus(kind, score) for rule, score in zip(rules, preferences[place], strict=True)]
 
-    return group_rewards(
-        preference(record, prompt, group)
-        if record["family"] in general
-        else [combine(response.judgements, REASONING) for response in group]
-        for record, prompt, group in zip(asked.records, asked.prompts, groups, strict=True)
-    )
+    return group_rewards(combined(place, group) for place, group in enumerate(groups))
+
+
+def _kind(record: dict) -> str:
+    """Which reward model judges a general prompt."""
+    return "safety" if record["family"] == "safety" else "helpful"
 
 
 if __name__ == "__main__":

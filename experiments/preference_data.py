@@ -48,6 +48,16 @@ class Config:
     mesh: MeshConfig = MeshConfig()
 
 
+PRESETS = {
+    "miniature": Config(),
+    "paper": Config(
+        parts=("requests:1", "safety:1", "requests:2", "safety:2", "safety:1"), prompts=172_000, pairs_per_prompt=1,
+        sampling=SamplingConfig(),
+    ),
+}  # fmt: skip
+"""The paper has 66,000 pairs, and labels for 106,000 prompts: about two to three."""
+
+
 def main(config: Config) -> None:
     mesh = make_mesh(config.mesh)
     policy = load_policy(config.init, mesh)
@@ -112,4 +122,4 @@ def labelled(records: list[dict], groups: list[list[Response]]) -> list[dict]:
 
 
 if __name__ == "__main__":
-    launch.run(main, Config)
+    launch.run(main, Config, PRESETS)

@@ -140,7 +140,7 @@ def main(config: Config) -> None:
     scalars = {"mtp_weight": config.mtp_weight, "balance_weight": config.balance_weight}
     mesh = make_mesh(config.mesh)
     check_divides(mesh, config.batch_size, "batch", "--batch-size")
-    workdir = claim_workdir(config.workdir, "pretrain", config, ignore=("workdir", "publish"))
+    workdir = claim_workdir(config.workdir, "pretrain", config, ignore=("publish",))
     tokenizer.save(workdir)
     optimizer = make_optimizer(config.optimizer, config.updates, train_mtp=True)
     with jax.set_mesh(mesh), launch.StopRequest() as stop, launch.progress_bar() as progress:

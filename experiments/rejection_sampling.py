@@ -51,10 +51,11 @@ class Config:
 PRESETS = {
     "miniature": Config(),
     "paper": Config(
-        data=CollectConfig(parts=Config().data.parts, problems=600_000, sampling=SamplingConfig(), per_problem=4),
+        data=CollectConfig(parts=Config().data.parts, problems=88_000, sampling=SamplingConfig(), per_problem=8),
         general=200_000,
     ),
 }
+"""About 600K samples are kept of the 88K prompts of RL; how many of a prompt is not published."""
 
 
 def main(config: Config) -> None:

@@ -21,7 +21,7 @@ from r1jax.data.rows import data_files
 from r1jax.data.scored_rows import Encoded, Kind, RewardRows, encode_examples, example_batch, updates_per_epoch
 from r1jax.data.tokenizer import Tokenizer, load_tokenizer
 from r1jax.metrics import JsonLines, read_json, write_json
-from r1jax.models.config import ModelConfig
+from r1jax.models.config import Dtype, ModelConfig
 from r1jax.models.presets import miniature
 from r1jax.models.reward_model import adopt_decoder, init_reward_params, reward_outputs
 from r1jax.objectives import pairwise_sums, pointwise_sums
@@ -69,6 +69,9 @@ class Config:
     """Updates between measurements of held-out accuracy."""
     save_every: int = 50
     """Updates between checkpoints."""
+    dtype: Dtype | None = None
+    """Of activations and matrix products, in this stage and those after it; by default the parent's. Parameters stay
+    float32."""
     mesh: MeshConfig = MeshConfig()
 
 
@@ -137,6 +140,7 @@ def load_task(config: Config, mesh) -> Task:
     if not training or not held_out:
         raise UserError(f"training {used}, held out {unseen}: both need examples; give more, or change the lengths")
     model = policy.model if policy else miniature(tokenizer.vocab_size)
+    model = dataclasses.replace(model, dtype=config.dtype or model.dtype)
     return Task(model, tokenizer, policy, training, held_out, {"training": used, "held_out": unseen})
 
 

@@ -30,7 +30,7 @@ def differences(old: dict, new: dict, prefix: str = "") -> list[str]:
     return lines
 
 
-def claim_workdir(workdir: str | Path, experiment: str, config: Any, *, ignore: tuple[str, ...] = ("workdir",)) -> Path:
+def claim_workdir(workdir: str | Path, experiment: str, config: Any, *, ignore: tuple[str, ...] = ()) -> Path:
     """Make a workdir for this experiment and configuration, or recognise it as theirs.
 
     The configuration is written to `config.json` at the first call; later calls must bring the same one, so that a
@@ -40,7 +40,8 @@ def claim_workdir(workdir: str | Path, experiment: str, config: Any, *, ignore: 
       workdir: made where it is missing.
       experiment: the name of the experiment file.
       config: a dataclass.
-      ignore: top-level fields that may change between a run and its resumption.
+      ignore: top-level fields that may change between a run and its resumption, besides `workdir` and `mesh`: a run
+        may go on with more or fewer devices, and then ends with the same numbers but for rounding.
 
     Until this process ends, no other one can claim the folder.
 
@@ -48,11 +49,13 @@ def claim_workdir(workdir: str | Path, experiment: str, config: Any, *, ignore: 
       UserError: the folder belongs to another experiment or configuration, or is in use by something else.
     """
     workdir = Path(workdir)
-    record = {"experiment": experiment} | {k: v for k, v in to_dict(config).items() if k not in ignore}
+    free = {"workdir", "mesh", *ignore}
+    record = {"experiment": experiment} | {k: v for k, v in to_dict(config).items() if k not in free}
     path = workdir / "config.json"
     if path.exists():
         try:
-            changed = differences(json.loads(path.read_text()), record)
+            known = json.loads(path.read_text())
+            changed = differences({k: v for k, v in known.items() if k not in free}, record)
         except json.JSONDecodeError as error:
             raise UserError(f"{path} is not valid JSON ({error}); move it away, or use another --workdir") from error
         if changed:

@@ -13,7 +13,7 @@ from r1jax.config import UserError, to_dict
 from r1jax.data.tokenizer import Tokenizer, check_vocabulary, load_tokenizer
 from r1jax.interop.hf_config import is_hf_folder, read_hf_config
 from r1jax.interop.loading import has_mtp, load_checkpoint
-from r1jax.models.config import ModelConfig, read_model_config
+from r1jax.models.config import Dtype, ModelConfig, read_model_config
 from r1jax.models.transformer import init_params
 from r1jax.provenance import file_hash
 from r1jax.sharding import abstract_arrays
@@ -34,15 +34,20 @@ class Policy(NamedTuple):
     """Where it came from."""
 
 
-def load_policy(folder: str | Path, mesh) -> Policy:
+def load_policy(folder: str | Path, mesh, *, dtype: Dtype | None = None) -> Policy:
     """Read a stage's latest weights and tokenizer onto the mesh, or those of a Hugging Face folder.
+
+    Args:
+      folder: workdir of a stage, or a Hugging Face folder.
+      mesh: to lay the weights out on; need not be the stage's own.
+      dtype: of activations and matrix products, by default the stage's own; parameters are float32 in any case.
 
     Raises:
       UserError: the folder is neither a finished stage's workdir nor a model that r1jax has, holds a reward model, or
         its model does not divide over the mesh.
     """
     if is_hf_folder(folder) and not (Path(folder) / FOLDER).exists():
-        return import_policy(folder, mesh)
+        return import_policy(folder, mesh, dtype=dtype)
     parent = open_parent(folder)
     if parent.provenance["run"].get("experiment") == REWARD_MODEL:
         raise UserError(f"--init={folder} holds a reward model, not a policy: it scores texts and cannot write any")
@@ -53,10 +58,11 @@ def load_policy(folder: str | Path, mesh) -> Policy:
         raise UserError(
             f"--init={folder}: its model description is not one of this version of r1jax: {error}"
         ) from error
+    model = dataclasses.replace(model, dtype=dtype or model.dtype)
     return Policy(model, tokenizer, *load_parent(parent, *_shapes(model, mesh)), parent)
 
 
-def import_policy(folder: str | Path, mesh) -> Policy:
+def import_policy(folder: str | Path, mesh, *, dtype: Dtype | None = None) -> Policy:
     """Read a model in the form of Hugging Face (docs/interop.md) onto the mesh.
 
     Raises:
@@ -70,6 +76,7 @@ def import_policy(folder: str | Path, mesh) -> Policy:
     if mesh.devices.flat[0].platform == "cpu":
         layout = {"dtype": "float32", "unroll_layers": True, "remat": False, "expert_dispatch": "dense"}
         model = dataclasses.replace(model, **layout)
+    model = dataclasses.replace(model, dtype=dtype or model.dtype)
     weights = load_checkpoint(folder, model, *_shapes(model, mesh))
     return Policy(model, tokenizer, *weights, Parent(folder, None, 0, to_dict(model), _origin(folder)))
 

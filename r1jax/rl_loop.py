@@ -67,6 +67,11 @@ class GrpoConfig:
     router_bias_rate: float = 0.0
     """Step of expert balancing (not stated for RL; 0 at the end of DeepSeek-V3's pre-training)."""
 
+    @property
+    def rows_at_a_time(self) -> int:
+        """Completions of a micro-batch."""
+        return self.sampling.prompts * self.sampling.group_size // self.mini_batches // self.micro_batches
+
     def check(self, mesh) -> None:
         """Raise UserError where the sizes do not fit each other or the mesh."""
         prompts, group_size = self.sampling.prompts, self.sampling.group_size
@@ -83,7 +88,7 @@ class GrpoConfig:
         self.sampling.check(mesh)
         if self.sampling.top_p < 1:
             raise UserError("--grpo.sampling.top-p must be 1: the trainer's log-probabilities know no nucleus")
-        check_divides(mesh, rows // self.mini_batches // self.micro_batches, "batch", "a micro-batch")
+        check_divides(mesh, self.rows_at_a_time, "batch", "a micro-batch")
 
 
 def make_grpo_iteration(

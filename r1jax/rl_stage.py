@@ -15,6 +15,7 @@ from r1jax.doctor import diagnose
 from r1jax.evaluation import comparison_table, evaluation_batches, sample_record, summarize
 from r1jax.generation.sampler import make_sampler
 from r1jax.metrics import JsonLines, read_json, read_json_lines, write_json
+from r1jax.models.config import Dtype
 from r1jax.optimizer import make_optimizer
 from r1jax.policy import freeze, load_policy, start_reference, start_training
 from r1jax.provenance import provenance
@@ -49,6 +50,9 @@ class RlStageConfig:
     """Iterations between checkpoints."""
     allow_unsafe_exec: bool = False
     """Run the policy's programs without isolation where this host offers none."""
+    dtype: Dtype | None = None
+    """Of activations and matrix products, in this stage and those after it; by default the parent's. Parameters stay
+    float32."""
     mesh: MeshConfig = MeshConfig()
 
 
@@ -73,7 +77,7 @@ def run_rl_stage(
     grpo.check(mesh)
     if min(config.evaluation_problems, config.training_problems) < 2:
         raise UserError("--evaluation-problems and --training-problems must be 2 or more")
-    policy = load_policy(init, mesh)
+    policy = load_policy(init, mesh, dtype=config.dtype)
     workdir = claim_workdir(config.workdir, experiment, config)
     if (workdir / "summary.json").exists():
         return show(workdir)

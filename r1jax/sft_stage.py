@@ -2,9 +2,10 @@
 
 import dataclasses
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -21,7 +22,7 @@ from r1jax.data.sources import read_records
 from r1jax.data.streams import packed_stream
 from r1jax.data.tokenizer import Tokenizer
 from r1jax.metrics import JsonLines, read_json_lines, write_json
-from r1jax.models.config import ModelConfig
+from r1jax.models.config import Dtype, ModelConfig
 from r1jax.models.transformer import forward, output_head
 from r1jax.objectives import next_token_sums, token_logprobs
 from r1jax.ops.masked import masked_sum
@@ -66,23 +67,53 @@ class SftStageConfig:
     """Records to learn from (docs/data.md): files or folders of conversations or of problems with solutions."""
     seed: int = 0
     """The order of the documents follows from it."""
+    dtype: Dtype | None = None
+    """Of activations and matrix products, in this stage and those after it; by default the parent's. Parameters stay
+    float32."""
     mesh: MeshConfig = MeshConfig()
 
 
-def run_sft_stage(config: SftStageConfig, experiment: str) -> None:
+class Lesson(NamedTuple):
+    """What is minimised on packed rows."""
+
+    loss: Callable
+    """(params, router_bias, batch, scalars) -> LossOutput."""
+    scalars: dict
+    """Traced arguments of the loss, arrays included."""
+    run: dict
+    """What it adds to the provenance of the checkpoints."""
+
+
+def imitation(policy: Policy, mesh) -> Lesson:
+    """Next-token prediction."""
+    return Lesson(partial(sft_loss, policy.model), {}, {})
+
+
+Teach = Callable[[Policy, object], Lesson]
+"""(policy, mesh) -> what it is to learn."""
+
+
+def run_sft_stage(config: SftStageConfig, experiment: str, teach: Teach = imitation) -> None:
     """Fine-tune a policy on records in the plain chat template; resumes, and stops on request.
+
+    Args:
+      config: of the stage.
+      experiment: its name.
+      teach: chooses what is minimised.
 
     Raises:
       UserError: a setting, the parent, the data or the workdir does not fit.
       Interrupted: the run was asked to stop, and has been saved.
     """
     mesh = make_mesh(config.mesh)
-    policy = load_policy(config.init, mesh)
+    policy = load_policy(config.init, mesh, dtype=config.dtype)
+    lesson = teach(policy, mesh)
     documents = read_documents(config.data, policy.tokenizer)
     workdir = claim_workdir(config.workdir, experiment, config)
     files = [file for path in config.data for file in data_files(path)]
-    run = provenance(experiment, config, policy.parent.provenance, files)
-    summary = fine_tune(policy, documents, config.sft, workdir=workdir, mesh=mesh, seed=config.seed, run=run)
+    run = provenance(experiment, config, policy.parent.provenance, files) | lesson.run
+    options = {"workdir": workdir, "mesh": mesh, "seed": config.seed, "run": run, "lesson": lesson}
+    summary = fine_tune(policy, documents, config.sft, **options)
     launch.console.print(f"{summary['documents']} documents, loss {summary['loss']:.4f}: {workdir}", soft_wrap=True)
 
 
@@ -135,7 +166,15 @@ def _stream(sources: Sequence[Source], config: SftConfig, seed: int, **options):
 
 
 def fine_tune(
-    policy: Policy, documents: Iterable[Document], config: SftConfig, *, workdir: Path, mesh, seed: int, run: dict
+    policy: Policy,
+    documents: Iterable[Document],
+    config: SftConfig,
+    *,
+    workdir: Path,
+    mesh,
+    seed: int,
+    run: dict,
+    lesson: Lesson | None = None,
 ) -> dict:
     """Train a policy on documents; resumes, and stops on request.
 
@@ -147,6 +186,7 @@ def fine_tune(
       mesh: in force.
       seed: the order of the documents follows from it.
       run: provenance of the checkpoints.
+      lesson: what is minimised; next-token prediction by default.
 
     Returns:
       The last line of metrics.jsonl and the number of documents, also written to summary.json.
@@ -159,6 +199,7 @@ def fine_tune(
     if not len(sources[0].items):
         raise UserError("there is no document to fine-tune on")
     check_divides(mesh, config.batch_size // config.micro_batches, "batch", "a micro-batch")
+    lesson = lesson or imitation(policy, mesh)
     policy.tokenizer.save(workdir)
     total = count_updates(sources, config, seed)
     facts = {"model": to_dict(policy.model), "run": run}
@@ -167,8 +208,8 @@ def fine_tune(
         optimizer = make_optimizer(config.optimizer, total)
         state, shardings, _ = start_training(policy, optimizer, mesh, manager)
         step = make_train_step(
-            gradient_sums(partial(sft_loss, policy.model)), optimizer, shardings,
-            num_micro_batches=config.micro_batches, router_bias_rate=config.router_bias_rate,
+            gradient_sums(lesson.loss), optimizer, shardings, num_micro_batches=config.micro_batches,
+            router_bias_rate=config.router_bias_rate,
         )  # fmt: skip
         start, stream = int(state.update), _stream(sources, config, seed)
         if start:
@@ -177,7 +218,7 @@ def fine_tune(
         task, began = progress.add_task("fine-tune", total=total, completed=start, figures=""), time.monotonic()
         for update in range(start + 1, total + 1):
             batch = next(stream)
-            state, metrics = step(state, jax.device_put(batch, batch_sharding(mesh)), {})
+            state, metrics = step(state, jax.device_put(batch, batch_sharding(mesh)), lesson.scalars)
             last = bool(stop) or update == total
             if last or update % LOG_EVERY == 0 or update % config.save_every == 0:
                 metrics = {name: np.asarray(value).tolist() for name, value in metrics.items()}

@@ -1,16 +1,14 @@
 """Supervised fine-tuning: what is learned, and that a killed run ends with the bits of one that was not."""
 
-import json
-import time
-
-import jax
 import numpy as np
 import pytest
+from test_resume import final_arrays, wait_for
 
 from r1jax.checkpoint import open_parent
 from r1jax.collect import conversation
 from r1jax.config import UserError
 from r1jax.data.sources import write_json_lines
+from r1jax.metrics import read_json_lines
 from r1jax.policy import load_policy
 from r1jax.sft_stage import SftConfig, SftStageConfig, read_documents, run_sft_stage
 from r1jax.sharding import MeshConfig, make_mesh
@@ -22,6 +20,7 @@ SMALL = (
     "--sft.epochs 2 --sft.batch-size 4 --sft.sequence-length 128 --sft.save-every 2 "
     "--sft.optimizer.learning-rate 1e-3 --sft.optimizer.warmup-updates 0"
 ).split()
+STATE = ("params", "router_bias", "opt_state", "update")
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +35,6 @@ def data(tmp_path_factory):
     return path
 
 
-def final_state(workdir):
-    parent = open_parent(workdir)
-    shapes = load_policy(workdir, make_mesh(MeshConfig()))
-    return parent.step, jax.tree.map(np.asarray, shapes.params)
-
-
 def test_only_the_response_is_learned(data):
     policy = load_policy(WORLD_MODEL, make_mesh(MeshConfig()))
     for document in read_documents([str(data)], policy.tokenizer)[:10]:
@@ -52,28 +45,37 @@ def test_only_the_response_is_learned(data):
 
 
 def test_a_killed_run_ends_with_the_same_bits(experiment, data, tmp_path):
-    def start(name):
-        return experiment("sft", "--workdir", tmp_path / name, "--data", data, *SMALL)
+    """Distillation with a teacher, which does all that fine-tuning does, and more."""
 
-    process = start("whole")
-    output, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, output + errors
-    process = start("killed")
-    deadline = time.monotonic() + 200
-    while not list((tmp_path / "killed").glob("checkpoints/[0-9]*/_CHECKPOINT_METADATA")):
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.02)
+    def start(name):
+        options = ["--teacher", WORLD_MODEL, "--teacher-weight", 0.5, "--teacher-temperature", 2]
+        return experiment("distill", "--workdir", tmp_path / name, "--data", data, *SMALL, *options)
+
+    def finish(process):
+        output, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, output + errors
+
+    finish(start("whole"))
+    process, saved = start("killed"), tmp_path / "killed" / "checkpoints" / "2"
+    wait_for(saved.exists, process)
+    assert process.poll() is None, "it ended before it could be killed"
     process.kill()
     process.communicate()
-    process = start("killed")
-    output, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, output + errors
-    (step, params), (other_step, others) = (final_state(tmp_path / name) for name in ("whole", "killed"))
-    assert step == other_step
-    jax.tree.map(np.testing.assert_array_equal, params, others)
-    lines = [(tmp_path / name / "metrics.jsonl").read_text().splitlines() for name in ("whole", "killed")]
-    losses = [[json.loads(line)["loss"] for line in some] for some in lines]
-    assert losses[0][-1] == losses[1][-1] and losses[0][-1] < 0.9 * losses[0][0]
+    assert not (tmp_path / "killed" / "summary.json").exists()
+    finish(start("killed"))
+    whole, killed = (final_arrays(tmp_path / name, STATE) for name in ("whole", "killed"))
+    assert whole.keys() == killed.keys() and any("opt_state" in name for name in whole)
+    for name, value in whole.items():
+        np.testing.assert_array_equal(killed[name], value, err_msg=name)
+    timeless = lambda name: [
+        {k: v for k, v in line.items() if k != "seconds"} for line in read_json_lines(tmp_path / name / "metrics.jsonl")
+    ]
+    lines = timeless("whole")
+    assert lines == timeless("killed") and lines[-1]["nll"] < 0.9 * lines[0]["nll"]
+    assert lines[-1]["teacher_kl"] < lines[0]["teacher_kl"]
+    np.testing.assert_allclose([r["loss"] for r in lines], [r["nll"] + 2 * r["teacher_kl"] for r in lines], rtol=1e-5)
+    run = open_parent(tmp_path / "whole").provenance["run"]
+    assert run["teacher"]["folder"] == "world" and run["parent"]["folder"] == "student"
 
 
 def test_data_without_an_answer_and_no_data_are_refused(tmp_path):

@@ -3,6 +3,9 @@
 import dataclasses
 from typing import Literal
 
+Dtype = Literal["float32", "bfloat16"]
+"""What a stage may compute in; float64 is for tests of the mathematics."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Yarn:
@@ -87,7 +90,7 @@ class ModelConfig:
     norm_eps: float = 1e-6
     init_stddev: float = 0.006
     """Standard deviation of every initial weight; 0.006 is DeepSeek-V3's."""
-    dtype: Literal["float32", "bfloat16", "float64"] = "bfloat16"
+    dtype: Dtype | Literal["float64"] = "bfloat16"
     """Of activations and matrix products; parameters are float32."""
     unroll_layers: bool = False
     """Unroll the layer scan: faster on CPU, where the backward pass of a loop is slow; compiles longer."""

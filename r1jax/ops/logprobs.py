@@ -33,13 +33,47 @@ def token_logprobs(hidden, head, targets, *, temperature=1.0, chunk_size: int = 
         entropy = log_total - jnp.sum(jnp.exp(logits - log_total[:, None]) * logits, axis=-1)
         return chosen - log_total, entropy
 
-    batch, length = targets.shape
+    return _over_tokens(chunk, (hidden, targets), chunk_size)
+
+
+@partial(jax.jit, static_argnames="chunk_size")
+def token_divergence(hidden, head, other_hidden, other_head, *, temperature=1.0, chunk_size: int = 4096):
+    """KL(other || this) of two models' distributions of the next token, at every place.
+
+    Chunked and recomputed as `token_logprobs` is: at most two [chunk_size, V] arrays of logits exist at once.
+
+    Args:
+      hidden: [B, T, D] final hidden states.
+      head: [D, V] output projection.
+      other_hidden: [B, T, D'] of the other model, whose width may differ.
+      other_head: [D', V].
+      temperature: divides the logits of both.
+      chunk_size: tokens at a time.
+
+    Returns:
+      [B, T] float32, in nats.
+    """
+
+    @jax.checkpoint
+    def chunk(arrays):
+        hidden, other_hidden = arrays
+        logits = lambda x, head: jnp.dot(x, head, preferred_element_type=jnp.float32) / temperature
+        ours, theirs = (jax.nn.log_softmax(x) for x in (logits(hidden, head), logits(other_hidden, other_head)))
+        return jnp.sum(jnp.exp(theirs) * (theirs - ours), axis=-1)
+
+    return _over_tokens(chunk, (hidden, other_hidden), chunk_size)
+
+
+def _over_tokens(function, arrays, chunk_size: int):
+    """Apply `function` to `chunk_size` tokens of [B, T, ...] arrays at a time; its [chunk_size] results as [B, T]."""
+    batch, length = arrays[0].shape[:2]
     count = batch * length
     size = min(chunk_size, count)
-    pad = -count % size
-    flat_hidden = jnp.pad(hidden.reshape(count, -1), ((0, pad), (0, 0)))
-    flat_targets = jnp.pad(targets.reshape(count), (0, pad))
-    logprobs, entropy = jax.lax.map(
-        chunk, (flat_hidden.reshape(-1, size, hidden.shape[-1]), flat_targets.reshape(-1, size))
-    )
-    return logprobs.reshape(-1)[:count].reshape(batch, length), entropy.reshape(-1)[:count].reshape(batch, length)
+
+    def cut(x):
+        flat = x.reshape(count, *x.shape[2:])
+        flat = jnp.pad(flat, ((0, -count % size), *((0, 0),) * (flat.ndim - 1)))
+        return flat.reshape(-1, size, *x.shape[2:])
+
+    whole = lambda x: x.reshape(-1)[:count].reshape(batch, length)
+    return jax.tree.map(whole, jax.lax.map(function, tuple(map(cut, arrays))))
