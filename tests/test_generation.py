@@ -127,7 +127,6 @@ def test_a_completion_depends_neither_on_the_size_of_its_group_nor_on_the_paddin
     np.testing.assert_array_equal(out.tokens[:, :GROUP], rollout().tokens)
 
 
-@pytest.mark.parametrize("halvings", [1, 2])
 def test_a_completion_ends_at_the_first_of_several_end_tokens():
     out = rollout()
     other = int(out.tokens[0, 0, 0])
@@ -140,6 +139,7 @@ def test_a_completion_ends_at_the_first_of_several_end_tokens():
     assert ended.mask.sum() < out.mask.sum()
 
 
+@pytest.mark.parametrize("halvings", [1, 2])
 def test_halving_the_batch_changes_nothing(halvings):
     halved, whole = sample(halvings=halvings), rollout()
     for name in ("tokens", "mask", "finished"):
