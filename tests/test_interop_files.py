@@ -24,6 +24,7 @@ from r1jax.interop.plans import make_plan
 from r1jax.interop.safetensors import INDEX, NAMES, TensorSpec, open_checkpoint, open_file, write_checkpoint
 from r1jax.interop.saving import checkpoint_specs, save_checkpoint
 from r1jax.models.config import ModelConfig, Yarn
+from r1jax.models.presets import deepseek_v3
 from r1jax.ops.quant import dequantize_blocks, quantize_blocks
 
 TESTS = Path(__file__).parent
@@ -96,7 +97,8 @@ def test_the_plan_has_every_tensor_of_the_released_r1():
     params, bias = hf_models.abstract_model(model)
     check_arrays({"params": params, "router_bias": bias}, make_plan(model))
     sizes = [leaf.size for leaf in jax.tree.leaves({k: v for k, v in params.items() if k != "mtp"})]
-    assert sum(sizes) == 671_026_419_200
+    assert sum(sizes) + model.num_moe_layers * model.num_experts == 671_026_419_200  # with the router bias
+    assert hf_models.dataclasses.replace(model, init_stddev=0.006) == deepseek_v3()
     # The released file says no more than we do: what we write of it is what we read, and the same again.
     again = to_hf_config(model, dtype="fp8", token_ids={"bos_token_id": 0, "eos_token_id": 1})
     assert from_hf_config(again) == model
