@@ -17,6 +17,7 @@ from r1jax.interop.plans import BLOCK, IGNORED, Piece, Plan, make_plan
 from r1jax.interop.safetensors import NAMES, StoredTensor, open_checkpoint
 from r1jax.models.config import ModelConfig
 from r1jax.ops.quant import dequantize_at
+from r1jax.sharding import mesh_of_one
 
 SHOWN = 8  # problems of a kind that a message lists
 COMPARED = 1 << 24  # bytes of a tensor compared at a time
@@ -149,15 +150,16 @@ def _load_array(leaf: jax.ShapeDtypeStruct, pieces: list[Piece], tensors: dict[s
 def _load_part(dtype, spans: tuple[range, ...], device, pieces: list[Piece], tensors) -> jax.Array:
     """The part of an array that covers `spans`, on a device."""
     part = jnp.zeros([len(span) for span in spans], dtype, device=device)
-    for piece in pieces:
-        depth = len(piece.index)
-        if not all(number in span for number, span in zip(piece.index, spans)):
-            continue
-        start = tuple(number - span.start for number, span in zip(piece.index, spans))
-        block, scale = read_piece(piece, spans[depth:], tensors)
-        part.block_until_ready()  # one tensor on its way at a time, while the next is being read
-        start = np.array(start + (0,) * len(piece.dims), np.int32)
-        part = _place(part, block, start) if scale is None else _place_fp8(part, block, *scale, start)
+    with jax.set_mesh(mesh_of_one(device)):  # whatever mesh is in force, this is work of one device
+        for piece in pieces:
+            depth = len(piece.index)
+            if not all(number in span for number, span in zip(piece.index, spans)):
+                continue
+            start = tuple(number - span.start for number, span in zip(piece.index, spans))
+            block, scale = read_piece(piece, spans[depth:], tensors)
+            part.block_until_ready()  # one tensor on its way at a time, while the next is being read
+            start = np.array(start + (0,) * len(piece.dims), np.int32)
+            part = _place(part, block, start) if scale is None else _place_fp8(part, block, *scale, start)
     return part.block_until_ready()
 
 
