@@ -370,12 +370,12 @@ def test_models_that_transformers_does_not_have_are_not_exported(tmp_path):
     change = hf_models.dataclasses.replace
     for model, says in [
         (change(grouped, qkv_bias=True), "qk_norm beside qkv_bias"),
-        (change(grouped, num_experts=2, num_experts_per_token=1, expert_mlp_dim=8), "num_experts is 2, expected 0"),
-        (change(grouped, embed_dim=34), "embed_dim modulo num_heads"),
-        (change(latent, norm_eps=1e-5), "norm_eps is 1e-05, expected 1e-06"),
-        (change(latent, num_shared_experts=0), "num_shared_experts == 0"),
-        (change(latent, num_expert_groups=4), "less than two experts in a group"),
-        (change(latent, router_score="softmax", num_mtp_layers=0), "normalize_top_k is True, expected False"),
+        (change(grouped, num_experts=2, num_experts_per_token=1, expert_mlp_dim=8), "experts beside grouped"),
+        (change(grouped, embed_dim=34), "embed_dim 34, no multiple of 4"),
+        (change(latent, norm_eps=1e-5), "norm_eps 1e-05, expected 1e-06"),
+        (change(latent, num_shared_experts=0), "num_shared_experts 0"),
+        (change(latent, num_expert_groups=4, num_limited_groups=2), "less than two experts in a group"),
+        (change(latent, router_score="softmax", num_mtp_layers=0), "normalize_top_k with softmax"),
     ]:
         with pytest.raises(UserError, match=says):
             family_of(model)
