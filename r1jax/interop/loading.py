@@ -49,13 +49,13 @@ def load_checkpoint(folder: str | Path, model: ModelConfig, params, router_bias)
 
 
 def has_mtp(folder: str | Path, model: ModelConfig) -> bool:
-    """Whether a checkpoint holds a module for multi-token prediction; transformers writes none, whatever it was given."""
+    """Whether a checkpoint holds a module for multi-token prediction; transformers writes none, whatever it was told."""
     prefix = f"model.layers.{model.num_layers}."
     return any(name.startswith(prefix) for name in open_checkpoint(folder))
 
 
 def check_tensors(tensors: dict[str, StoredTensor], plan: Plan, folder: Path) -> None:
-    """Raise UserError unless a checkpoint holds exactly the tensors of a plan, in shapes and dtypes that can be read."""
+    """Raise UserError unless a checkpoint holds exactly the tensors of a plan, in readable shapes and dtypes."""
     missing, wrong = [], []
     known = set()
     for piece in plan.pieces:
@@ -113,7 +113,7 @@ def _shorten(found: list[str]) -> str:
 
 
 def check_arrays(arrays, plan: Plan) -> None:
-    """Raise ValueError unless the pieces of a plan fill exactly these arrays: a mistake of r1jax, not of a checkpoint."""
+    """Raise ValueError unless the pieces of a plan fill exactly these arrays: a mistake of ours, not of a checkpoint."""
     leaves = {_names(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(arrays)}
     filled = defaultdict(set)
     for piece in plan.pieces:
