@@ -78,6 +78,11 @@ def make_abstract_mesh(config: MeshConfig) -> AbstractMesh:
     return AbstractMesh(tuple(sizes.values()), MESH_AXES, axis_types=(AxisType.Auto,) * len(sizes))
 
 
+def mesh_of_one(device) -> Mesh:
+    """A mesh of this device alone."""
+    return make_mesh(MeshConfig(), [device])
+
+
 def partition_spec(axes) -> PartitionSpec:
     """Mesh axes for a tuple of logical axes; None stays None."""
     return PartitionSpec(*(None if axis is None else RULES[axis] for axis in axes))

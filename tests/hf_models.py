@@ -5,11 +5,13 @@ from functools import partial
 from pathlib import Path
 
 import jax
+import safetensors.torch
 import torch
 import transformers
 
 from r1jax.interop.hf_config import read_hf_config
 from r1jax.interop.loading import has_mtp, load_checkpoint
+from r1jax.interop.safetensors import INDEX
 from r1jax.models.transformer import init_params
 from r1jax.sharding import MeshConfig, abstract_arrays, make_mesh
 
@@ -91,3 +93,14 @@ def abstract_model(model, mesh=None):
     """Shapes and shardings of the parameters and the router bias."""
     abstract = jax.eval_shape(partial(init_params, model), jax.random.key(0))
     return abstract_arrays(abstract, mesh or make_mesh(MeshConfig()))
+
+
+def rewrite(folder: Path, change) -> None:
+    """Apply a change to the tensors of a folder, name -> tensor, and write them as one file."""
+    tensors = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        tensors |= safetensors.torch.load_file(file)
+        file.unlink()
+    (folder / INDEX).unlink()
+    change(tensors)
+    safetensors.torch.save_file(tensors, folder / "model.safetensors")

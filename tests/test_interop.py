@@ -52,6 +52,10 @@ def relative(ours, theirs) -> float:
     return np.abs(np.asarray(ours) - theirs).max() / np.abs(theirs).max()
 
 
+SOME = pytest.mark.parametrize("pair", ["v3", "qwen2", "llama"], indirect=True)
+"""One of each attention and rotary scaling, for what takes long to compile."""
+
+
 @pytest.fixture(scope="module", params=hf_models.CASES)
 def pair(request, tmp_path_factory):
     """A model of transformers, and the same one as it was written and read; with the folder."""
@@ -66,9 +70,8 @@ def test_logits_are_those_of_transformers(pair):
     assert relative(jax.jit(partial(logits, pair[2][0]))(*pair[2][1:]), torch_logits(pair[1])) <= 2e-5
 
 
+@SOME
 def test_cached_decoding_gives_the_logits_of_transformers(pair):
-    if pair[0] not in ("v3", "qwen2", "llama"):  # one of each attention and rotary scaling; compiling takes seconds
-        pytest.skip("the decoding of this attention is tested with another model")
     assert relative(jax.jit(partial(decoded_logits, pair[2][0]))(*pair[2][1:]), torch_logits(pair[1])) <= 2e-5
 
 
@@ -89,10 +92,9 @@ def weights_to_compare(case: str):
     ]
 
 
+@SOME
 def test_gradients_are_those_of_transformers(pair):
     case, theirs, (model, params, bias), _ = pair
-    if case not in ("v3", "qwen2", "llama"):
-        pytest.skip("the gradients of these layers are tested with another model")
     ours = jax.jit(jax.grad(partial(nll, model)))(params, bias)
     scores = theirs(torch.tensor(TOKENS)).logits[:, :-1].log_softmax(-1)
     loss = -scores.gather(-1, torch.tensor(TOKENS)[:, 1:, None]).sum()
@@ -107,11 +109,11 @@ def test_gradients_are_those_of_transformers(pair):
         assert relative(transform(np.asarray(leaf)), gradient.numpy()) <= 1e-4
 
 
+@pytest.mark.parametrize("pair", ["v3"], indirect=True)
 def test_the_router_bias_decides(pair):
     """The bias of these models is large enough that leaving it out would be seen."""
-    case, theirs, (model, params, bias), _ = pair
-    if case == "v3":
-        assert relative(jax.jit(partial(logits, model))(params, jnp.zeros_like(bias)), torch_logits(theirs)) > 1e-2
+    _, theirs, (model, params, bias), _ = pair
+    assert relative(jax.jit(partial(logits, model))(params, jnp.zeros_like(bias)), torch_logits(theirs)) > 1e-2
 
 
 def test_transformers_loads_what_is_exported(pair, tmp_path):

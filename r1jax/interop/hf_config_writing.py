@@ -16,28 +16,26 @@ def family_of(model: ModelConfig) -> str:
     """
     if model.num_kv_heads:
         family = "qwen2" if model.qkv_bias else "qwen3" if model.qk_norm else "llama"
-        wants = {
-            "num_experts": (model.num_experts, 0),
-            "qk_norm beside qkv_bias": (model.qkv_bias and model.qk_norm, False),
-            "embed_dim modulo num_heads": (model.embed_dim % model.num_heads, 0),
+        obstacles = {
+            "experts beside grouped-query attention": model.num_experts > 0,
+            "qk_norm beside qkv_bias": model.qkv_bias and model.qk_norm,
+            f"embed_dim {model.embed_dim}, no multiple of {model.num_heads} heads": model.embed_dim % model.num_heads,
         }
     else:
         family = "deepseek_v3" if model.router_score == "sigmoid" else "deepseek_v2"
-        wants = {"norm_eps": (model.norm_eps, 1e-6)}
-        if model.num_experts:
-            wants["num_shared_experts == 0"] = (model.num_shared_experts == 0, False)
-        if model.num_experts and family == "deepseek_v3":
-            few = model.num_experts < 2 * model.num_expert_groups
-            wants["less than two experts in a group"] = (few, False)
-        if family == "deepseek_v2":
-            wants |= {"normalize_top_k": (model.normalize_top_k, False), "num_mtp_layers": (model.num_mtp_layers, 0)}
-        if model.yarn and model.yarn.mscale_all_dim and not model.yarn.mscale:
-            wants["yarn.mscale == 0"] = (True, False)
-    for field, (found, expected) in wants.items():
-        if found != expected:
-            raise UserError(
-                f"no model of transformers computes this one: {field} is {found}, expected {expected}: {model}"
-            )
+        softmax, routed, yarn = family == "deepseek_v2", model.num_experts > 0, model.yarn
+        few = model.num_experts < 2 * model.num_expert_groups
+        obstacles = {
+            f"norm_eps {model.norm_eps}, expected 1e-06": model.norm_eps != 1e-6,
+            "num_shared_experts 0": routed and not model.num_shared_experts,
+            "less than two experts in a group": routed and not softmax and few,
+            "normalize_top_k with softmax scores": softmax and model.normalize_top_k,
+            "num_mtp_layers with softmax scores": softmax and model.num_mtp_layers,
+            "yarn.mscale 0 beside yarn.mscale_all_dim": yarn and yarn.mscale_all_dim and not yarn.mscale,
+        }
+    for obstacle, present in obstacles.items():
+        if present:
+            raise UserError(f"no model of transformers computes this one, because of {obstacle}: {model}")
     return family
 
 

@@ -17,6 +17,7 @@ from r1jax.interop.plans import BLOCK, IGNORED, Piece, Plan, make_plan
 from r1jax.interop.safetensors import NAMES, StoredTensor, open_checkpoint
 from r1jax.models.config import ModelConfig
 from r1jax.ops.quant import dequantize_at
+from r1jax.sharding import mesh_of_one
 
 SHOWN = 8  # problems of a kind that a message lists
 COMPARED = 1 << 24  # bytes of a tensor compared at a time
@@ -48,13 +49,13 @@ def load_checkpoint(folder: str | Path, model: ModelConfig, params, router_bias)
 
 
 def has_mtp(folder: str | Path, model: ModelConfig) -> bool:
-    """Whether a checkpoint holds a module for multi-token prediction; transformers writes none, whatever it was given."""
+    """Whether a checkpoint holds a module for multi-token prediction; transformers writes none, whatever it was told."""
     prefix = f"model.layers.{model.num_layers}."
     return any(name.startswith(prefix) for name in open_checkpoint(folder))
 
 
 def check_tensors(tensors: dict[str, StoredTensor], plan: Plan, folder: Path) -> None:
-    """Raise UserError unless a checkpoint holds exactly the tensors of a plan, in shapes and dtypes that can be read."""
+    """Raise UserError unless a checkpoint holds exactly the tensors of a plan, in readable shapes and dtypes."""
     missing, wrong = [], []
     known = set()
     for piece in plan.pieces:
@@ -112,7 +113,7 @@ def _shorten(found: list[str]) -> str:
 
 
 def check_arrays(arrays, plan: Plan) -> None:
-    """Raise ValueError unless the pieces of a plan fill exactly these arrays: a mistake of r1jax, not of a checkpoint."""
+    """Raise ValueError unless the pieces of a plan fill exactly these arrays: a mistake of ours, not of a checkpoint."""
     leaves = {_names(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(arrays)}
     filled = defaultdict(set)
     for piece in plan.pieces:
@@ -149,15 +150,16 @@ def _load_array(leaf: jax.ShapeDtypeStruct, pieces: list[Piece], tensors: dict[s
 def _load_part(dtype, spans: tuple[range, ...], device, pieces: list[Piece], tensors) -> jax.Array:
     """The part of an array that covers `spans`, on a device."""
     part = jnp.zeros([len(span) for span in spans], dtype, device=device)
-    for piece in pieces:
-        depth = len(piece.index)
-        if not all(number in span for number, span in zip(piece.index, spans)):
-            continue
-        start = tuple(number - span.start for number, span in zip(piece.index, spans))
-        block, scale = read_piece(piece, spans[depth:], tensors)
-        part.block_until_ready()  # one tensor on its way at a time, while the next is being read
-        start = np.array(start + (0,) * len(piece.dims), np.int32)
-        part = _place(part, block, start) if scale is None else _place_fp8(part, block, *scale, start)
+    with jax.set_mesh(mesh_of_one(device)):  # whatever mesh is in force, this is work of one device
+        for piece in pieces:
+            depth = len(piece.index)
+            if not all(number in span for number, span in zip(piece.index, spans)):
+                continue
+            start = tuple(number - span.start for number, span in zip(piece.index, spans))
+            block, scale = read_piece(piece, spans[depth:], tensors)
+            part.block_until_ready()  # one tensor on its way at a time, while the next is being read
+            start = np.array(start + (0,) * len(piece.dims), np.int32)
+            part = _place(part, block, start) if scale is None else _place_fp8(part, block, *scale, start)
     return part.block_until_ready()
 
 

@@ -23,7 +23,9 @@ def quantize_blocks(x: jax.Array, *, block: int = BLOCK) -> tuple[jax.Array, jax
     padded = jnp.pad(x.astype(jnp.float32), ((0, -rows % block), (0, -columns % block)))
     blocks = padded.reshape(padded.shape[0] // block, block, -1, block)
     largest = jnp.abs(blocks).max((1, 3))
-    scale = jnp.where(largest == 0, 1.0, largest / E4M3_MAX)
+    # Behind the barrier XLA cannot turn the division into a product with the rounded 1 / 448, which is another scale.
+    divisor = jax.lax.optimization_barrier(jnp.full_like(largest, E4M3_MAX))
+    scale = jnp.where(largest == 0, 1.0, largest / divisor)
     values = (blocks / scale[:, None, :, None]).astype(jnp.float8_e4m3fn).reshape(padded.shape)
     return values[:rows, :columns], scale
 
