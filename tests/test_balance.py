@@ -126,7 +126,7 @@ from r1jax.sharding import MeshConfig, batch_sharding, make_mesh
 from r1jax.train import gradient_sums, init_train_state, make_train_step
 
 config = dataclasses.replace(
-    miniature(32), num_layers=2, embed_dim=16, mlp_dim=16, num_heads=2, q_lora_rank=0, kv_lora_rank=8, expert_mlp_dim=8,
+    miniature(32), num_layers=1, num_dense_layers=0, embed_dim=16, mlp_dim=16, num_heads=2, q_lora_rank=0, kv_lora_rank=8, expert_mlp_dim=8,
     qk_nope_head_dim=8, qk_rope_head_dim=8, v_head_dim=8, num_mtp_layers=1, init_stddev=0.5,
 )
 rng = np.random.default_rng(0)
