@@ -263,6 +263,13 @@ def packed_documents():
     return documents, batch
 
 
+@functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0}, static_argnums=0)
+@functools.partial(jax.grad, argnums=1, has_aux=True)
+def gradient(config, params, bias, batch, scalars):
+    output = pretraining_loss(config, params, bias, batch, scalars)
+    return output.loss_sum, output
+
+
 def test_the_pre_training_loss_and_its_gradients_are_those_of_torch_document_by_document():
     model, mtp, config, params, bias = pair("V3", YARN)
     documents, batch = packed_documents()
@@ -275,18 +282,12 @@ def test_the_pre_training_loss_and_its_gradients_are_those_of_torch_document_by_
         ahead += cross_entropy(torch_mtp_logits(model, mtp, tokens)[0, :-1], tokens[0, 2:])
     (main + 0.3 * ahead).backward()
 
-    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-    @functools.partial(jax.grad, has_aux=True)
-    def gradient(params):
-        output = pretraining_loss(config, params, bias, batch, {"mtp_weight": 0.3, "balance_weight": 0.0})
-        return output.loss_sum, output
-
-    gradients, output = gradient(params)
+    gradients, output = gradient(config, params, bias, batch, {"mtp_weight": 0.3, "balance_weight": 0.0})
     tokens = sum(len(ids) - 1 for ids in documents)
     assert output.count == tokens  # of eq. 24 too
-    assert output.metric_sums["next_token_loss"] == pytest.approx(float(main), rel=1e-5)
-    assert output.metric_sums["mtp_loss"] == pytest.approx(float(ahead), rel=1e-5)
-    assert output.loss_sum == pytest.approx(float(main + 0.3 * ahead), rel=1e-5)
+    assert output.metric_sums["next_token_loss"] == pytest.approx(main.item(), rel=1e-5)
+    assert output.metric_sums["mtp_loss"] == pytest.approx(ahead.item(), rel=1e-5)
+    assert output.loss_sum == pytest.approx((main + 0.3 * ahead).item(), rel=1e-5)
     assert output.load.sum(-1).tolist() == [3 * tokens, 3 * tokens, 3 * (tokens - len(documents))]
     layer = mtp.layers[0]
     for ours, theirs in [
@@ -304,7 +305,7 @@ def test_the_pre_training_loss_and_its_gradients_are_those_of_torch_document_by_
 def test_the_balance_enters_the_pre_training_loss_by_its_weight():
     _, _, config, params, bias = pair("V3", YARN)
     batch = packed_documents()[1]
-    loss = lambda weight: pretraining_loss(config, params, bias, batch, {"mtp_weight": 0.0, "balance_weight": weight})
+    loss = lambda weight: gradient(config, params, bias, batch, {"mtp_weight": 0.3, "balance_weight": weight})[1]
     plain, balanced = loss(0.0), loss(0.5)
     balance = float(plain.metric_sums["balance"])
     assert balance > 14 * 0.9  # about 1 a token, and more where experts are used unevenly
