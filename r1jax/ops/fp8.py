@@ -1,13 +1,13 @@
 """Linear products in FP8, forward and backward (DeepSeek-V3, section 3.3).
 
 All three products of a linear layer (the output, the gradient of its input, that of its weight) multiply E4M3 by E4M3
-and add up in float32. Scales belong to 128 terms of a sum: weights are quantised in blocks of 128 x 128; activations and
-their gradients in tiles of 128 along the axis that is summed over, channels of one token in the first two products, and
-128 tokens of one channel in the third.
+and add up in float32. A scale belongs to 128 terms of a sum: weights are quantised in blocks of 128 x 128; activations
+and their gradients in tiles of 128 along the axis that is summed over, which are channels of one token in the first two
+products, and 128 tokens of one channel in the third.
 
-Each product has two forms. Simulated, operands are dequantised to float32 and multiplied there: right everywhere. Native,
-128 terms at a time are multiplied in float8 and their sum is scaled: for hardware that has such products. They differ by
-the rounding of float32 sums.
+Each product has two forms. Simulated, operands are dequantised to float32 and multiplied there: right everywhere.
+Native, 128 terms at a time are multiplied in float8 and their sum is scaled: for hardware that has such products. They
+differ by the rounding of float32 sums.
 """
 
 from functools import partial
@@ -149,7 +149,7 @@ def _row_experts(sizes, rows: int):
 
 
 def _token_runs(sizes, rows: int):
-    """Which run of at most 128 tokens of one expert each row belongs to, [rows] int32 ascending, and how many there may be."""
+    """Runs of at most 128 tokens of one expert: each row's, [rows] int32 ascending, and how many there may be."""
     runs = -(-sizes // BLOCK)
     expert = _row_experts(sizes, rows)
     within = jnp.arange(rows) - (jnp.cumsum(sizes) - sizes)[expert]

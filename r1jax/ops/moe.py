@@ -1,4 +1,4 @@
-"""DeepSeekMoE: routing, the two ways to run the experts, and the router-bias update."""
+"""DeepSeekMoE: routing, the ways to run the experts, and the router-bias update."""
 
 from functools import partial
 

@@ -1,5 +1,5 @@
-"""FP8 as DeepSeek-V3 has it (section 3.3.2): E4M3 numbers, and a float32 scale for each block of weights (128 x 128) and
-each tile of activations (128 along the axis that a product sums over).
+"""FP8 as DeepSeek-V3 has it (section 3.3.2): E4M3 numbers, and a float32 scale for each block of weights (128 x 128)
+and each tile of activations (128 along the axis that a product sums over).
 
 An infinity or NaN makes its block or tile NaN, in part or all of it: what is not finite stays so.
 """
@@ -11,9 +11,7 @@ BLOCK = 128
 E4M3_MAX = 448.0
 
 
-def quantize_blocks(
-    x: jax.Array, *, block: int = BLOCK, power_of_two: bool = False
-) -> tuple[jax.Array, jax.Array]:
+def quantize_blocks(x: jax.Array, *, block: int = BLOCK, power_of_two: bool = False) -> tuple[jax.Array, jax.Array]:
     """Cut a matrix into blocks and store each as E4M3 with its largest magnitude at 448, the largest of E4M3.
 
     What `dequantize_blocks` gave in float32 comes back as the same bytes, if its scales were made here.
@@ -83,7 +81,7 @@ def quantize_runs(x: jax.Array, run: jax.Array, num_runs: int, *, floor: float =
 
 
 def _scale(largest: jax.Array, power_of_two: bool) -> jax.Array:
-    """The scale that brings a magnitude to 448, or to the next power of two above; 1 for those too small to divide by."""
+    """What brings a magnitude to 448, or the next power of two above it; 1 for one too small to divide by."""
     scale = largest / E4M3_MAX
     if power_of_two:
         mantissa, exponent = jnp.frexp(scale)  # mantissa in [0.5, 1); 0 and not finite as they are
