@@ -55,6 +55,8 @@ class Config:
     """Countdown levels in the corpus: level L offers L + 2 numbers."""
     model: Literal["miniature", "student"] = "miniature"
     """Shape of the model: DeepSeek-V3's or a smaller dense one, to be distilled into."""
+    precision: Literal["dtype", "fp8"] = "dtype"
+    """Of linear products: the model's dtype, or blocks of FP8 (docs/precision.md)."""
     population: Population = Population()
     optimizer: OptimizerConfig = OptimizerConfig(
         learning_rate=3e-3, schedule="cosine", warmup_updates=100, final_fraction=0.03
@@ -101,11 +103,11 @@ def make_batch(config: Config, tokenizer: Tokenizer, update: int) -> tuple[Packe
 
 
 def choose_model(config: Config, vocab_size: int) -> ModelConfig:
-    """The shape to train: with a multi-token prediction module where its loss has a weight."""
+    """The model to train: with a multi-token prediction module where its loss has a weight."""
     model = {"miniature": miniature, "student": student}[config.model](vocab_size)
     if not model.num_experts and (config.mtp_weight or config.balance_weight):
         raise UserError(f"--model {config.model} has no experts; --mtp-weight and --balance-weight must stay 0")
-    return dataclasses.replace(model, num_mtp_layers=1) if config.mtp_weight else model
+    return dataclasses.replace(model, precision=config.precision, num_mtp_layers=1 if config.mtp_weight else 0)
 
 
 def pretraining_loss(model: ModelConfig, params, router_bias, batch: PackedBatch, scalars) -> LossOutput:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from r1jax.models.cache import Entries
 from r1jax.models.config import ModelConfig
-from r1jax.models.layers import RMSNorm, weight
+from r1jax.models.layers import RMSNorm, linear, weight
 from r1jax.ops.attention import attend, grouped_attention, latent_attend
 from r1jax.ops.rotary import (
     apply_rotary,
@@ -44,25 +44,26 @@ class LatentAttention(nn.Module):
         query_in, query_axis = x, "embed"
         if config.q_lora_rank:
             q_down = weight(self, "q_down", (config.embed_dim, config.q_lora_rank), ("embed", "q_lora"), config)
-            query_in, query_axis = RMSNorm(config, axis="q_lora", name="q_norm")(x @ q_down), "q_lora"
+            query_in, query_axis = RMSNorm(config, axis="q_lora", name="q_norm")(linear(x, q_down, config)), "q_lora"
         q_up = weight(self, "q_up", (query_in.shape[-1], heads, nope + rope), (query_axis, "heads", "head_dim"), config)
-        query = jnp.einsum("btr,rnh->btnh", query_in, q_up)
+        query = linear(query_in, q_up, config)
         q_nope, q_rope = query[..., :nope], rotate(query[..., nope:])
 
         kv_down = weight(self, "kv_down", (config.embed_dim, config.kv_lora_rank + rope), ("embed", "kv_lora"), config)
-        compressed = x @ kv_down
+        compressed = linear(x, kv_down, config)
         latent = RMSNorm(config, axis="kv_lora", name="kv_norm")(compressed[..., : config.kv_lora_rank])
         rope_key = rotate(compressed[..., None, config.kv_lora_rank :])[..., 0, :]
 
         kv_up_shape = (config.kv_lora_rank, heads, nope + config.v_head_dim)
         kv_up = weight(self, "kv_up", kv_up_shape, ("kv_lora", "heads", "head_dim"), config)
-        key_up, value_up = kv_up[..., :nope], kv_up[..., nope:]
         if cache is None:
+            expanded = linear(latent, kv_up, config)
             shared = jnp.broadcast_to(rope_key[:, :, None], (*rope_key.shape[:2], heads, rope))
-            key = jnp.concatenate([jnp.einsum("bsr,rnh->bsnh", latent, key_up), shared], axis=-1)
-            value = jnp.einsum("bsr,rnh->bsnh", latent, value_up)
-            mixed = attend(jnp.concatenate([q_nope, q_rope], axis=-1), key, value, mask, scale=scale)
+            key = jnp.concatenate([expanded[..., :nope], shared], axis=-1)
+            mixed = attend(jnp.concatenate([q_nope, q_rope], axis=-1), key, expanded[..., nope:], mask, scale=scale)
         else:
+            # kv_up as it is, whatever the precision: the released code dequantises it to absorb it.
+            key_up, value_up = kv_up[..., :nope], kv_up[..., nope:]
             latent_query = jnp.einsum("btnh,rnh->btnr", q_nope, key_up)
             parts = [(cache.value, cache.key, cache_mask), (latent, rope_key, mask)]
             pooled = latent_attend(latent_query, q_rope, parts, scale=scale)
@@ -70,7 +71,7 @@ class LatentAttention(nn.Module):
 
         out_shape = (heads, config.v_head_dim, config.embed_dim)
         out = weight(self, "out", out_shape, ("heads", "head_dim", "embed"), config)
-        return jnp.einsum("btnh,nhd->btd", mixed, out), Entries(rope_key, latent)
+        return linear(mixed, out, config, contract=2), Entries(rope_key, latent)
 
 
 def latent_rotary(config: ModelConfig):
@@ -130,14 +131,14 @@ class GroupedQueryAttention(nn.Module):
         out_shape = (config.num_heads, config.head_dim, config.embed_dim)
         out = weight(self, "out", out_shape, ("heads", "head_dim", "embed"), config)
         flatten = lambda heads: heads.reshape(*heads.shape[:2], -1)
-        return jnp.einsum("btnh,nhd->btd", mixed, out), Entries(flatten(key), flatten(value))
+        return linear(mixed, out, config, contract=2), Entries(flatten(key), flatten(value))
 
 
 def _project(module: nn.Module, name: str, x, heads: int, *, normed: bool):
     """Declare the projection `name` of `module` and apply it: [B, T, D] -> [B, T, heads, H]."""
     config = module.config
     shape, axes = (config.embed_dim, heads, config.head_dim), ("embed", "heads", "head_dim")
-    projected = jnp.einsum("btd,dnh->btnh", x, weight(module, name, shape, axes, config))
+    projected = linear(x, weight(module, name, shape, axes, config), config)
     if config.qkv_bias:
         init = nn.with_logical_partitioning(nn.initializers.zeros, axes[1:])
         projected += module.param(f"{name}_bias", init, shape[1:], jnp.float32).astype(config.dtype)

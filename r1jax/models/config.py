@@ -92,6 +92,14 @@ class ModelConfig:
     """Standard deviation of every initial weight; 0.006 is DeepSeek-V3's."""
     dtype: Dtype | Literal["float64"] = "bfloat16"
     """Of activations and matrix products; parameters are float32."""
+    precision: Literal["dtype", "fp8"] = "dtype"
+    """Of the linear products of attention, SwiGLU and experts, forward and backward: `dtype`, or blocks of E4M3
+    (section 3.3). Embedding, head, norms, router, the products of attention itself and the projection of the MTP module
+    stay in `dtype` or float32."""
+    fp8_scales: Literal["float32", "power_of_two"] = "float32"
+    """Scales of blocks: amax / 448, or rounded up to powers of two (DeepSeek-V3.1)."""
+    fp8_products: Literal["simulated", "native"] = "simulated"
+    """Products of dequantised blocks in float32, or of float8 operands, for hardware that has them."""
     unroll_layers: bool = False
     """Unroll the layer scan: faster on CPU, where the backward pass of a loop is slow; compiles longer."""
     remat: bool = True
@@ -126,6 +134,9 @@ class ModelConfig:
         checks = {
             "dtype must be 'float32', 'bfloat16' or 'float64'": self.dtype in ("float32", "bfloat16", "float64"),
             "router_score must be 'sigmoid' or 'softmax'": self.router_score in ("sigmoid", "softmax"),
+            "precision must be 'dtype' or 'fp8'": self.precision in ("dtype", "fp8"),
+            "fp8_scales must be 'float32' or 'power_of_two'": self.fp8_scales in ("float32", "power_of_two"),
+            "fp8_products must be 'simulated' or 'native'": self.fp8_products in ("simulated", "native"),
             "expert_dispatch must be 'ragged' or 'dense'": self.expert_dispatch in ("ragged", "dense"),
             "num_dense_layers must be between 0 and num_layers": 0 <= self.num_dense_layers <= self.num_layers,
             "num_dense_layers must be num_layers in a model without experts": self.num_experts

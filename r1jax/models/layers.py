@@ -1,9 +1,13 @@
-"""Parameters with logical axes, the norm and the feed-forward layer."""
+"""Parameters with logical axes, linear products, the norm and the feed-forward layer."""
+
+import math
+from functools import partial
 
 import flax.linen as nn
 import jax.numpy as jnp
 
 from r1jax.models.config import ModelConfig
+from r1jax.ops.fp8 import Recipe, fp8_linear
 from r1jax.ops.moe import swiglu
 from r1jax.ops.norm import rms_norm
 
@@ -12,6 +16,26 @@ def weight(module: nn.Module, name: str, shape, axes, config: ModelConfig):
     """Declare a weight with its logical axes, drawn from N(0, init_stddev^2), and return it in the compute dtype."""
     init = nn.with_logical_partitioning(nn.initializers.normal(config.init_stddev), axes)
     return module.param(name, init, shape, jnp.float32).astype(config.dtype)
+
+
+def fp8_recipe(config: ModelConfig) -> Recipe | None:
+    """How linear products run in FP8; None where they run in the compute dtype."""
+    if config.precision == "dtype":
+        return None
+    return Recipe(power_of_two=config.fp8_scales == "power_of_two", native=config.fp8_products == "native")
+
+
+def linear(x, w, config: ModelConfig, *, contract: int = 1):
+    """Sum over the last `contract` axes of x [..., *inputs] and the first of w [*inputs, *outputs]: [..., *outputs].
+
+    In FP8, blocks are those of the matrix [inputs, outputs] with axes merged, as in the released checkpoints.
+    """
+    recipe = fp8_recipe(config)
+    if recipe is None:
+        return jnp.tensordot(x, w, contract)
+    inputs, outputs = w.shape[:contract], w.shape[contract:]
+    rows, matrix = x.reshape(-1, math.prod(inputs)), w.reshape(math.prod(inputs), -1)
+    return fp8_linear(rows, matrix, recipe).reshape(*x.shape[:-contract], *outputs)
 
 
 class RMSNorm(nn.Module):
@@ -39,4 +63,4 @@ class MLP(nn.Module):
         gate = weight(self, "gate", (embed_dim, self.hidden_dim), ("embed", "mlp"), config)
         up = weight(self, "up", (embed_dim, self.hidden_dim), ("embed", "mlp"), config)
         down = weight(self, "down", (self.hidden_dim, embed_dim), ("mlp", "embed"), config)
-        return swiglu(x, gate, up, down)
+        return swiglu(x, gate, up, down, dot=partial(linear, config=config))

@@ -1,5 +1,6 @@
 """DeepSeekMoE feed-forward layer: routed experts chosen by their scores, plus shared experts."""
 
+from functools import partial
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -7,8 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from r1jax.models.config import ModelConfig
-from r1jax.models.layers import MLP, weight
-from r1jax.ops.moe import expert_load, experts_dense, experts_ragged, route, sequence_balance
+from r1jax.models.layers import MLP, fp8_recipe, weight
+from r1jax.ops.fp8 import fp8_linear, fp8_ragged
+from r1jax.ops.moe import expert_load, experts_dense, experts_each, experts_ragged, route, sequence_balance
 
 
 class Routing(NamedTuple):
@@ -18,6 +20,16 @@ class Routing(NamedTuple):
     """[E] float32, tokens sent to each expert."""
     balance: jax.Array
     """float32, what `sequence_balance` says."""
+
+
+def _choose_experts(config: ModelConfig):
+    """The function that runs the experts: by dispatch and precision."""
+    dense, recipe = config.expert_dispatch == "dense", fp8_recipe(config)
+    if recipe is None:
+        return experts_dense if dense else experts_ragged
+    if dense:
+        return partial(experts_each, dot=lambda x, w: fp8_linear(x, w, recipe))
+    return partial(experts_ragged, dot=lambda x, w, sizes: fp8_ragged(x, w, sizes, recipe))
 
 
 class MoE(nn.Module):
@@ -58,8 +70,7 @@ class MoE(nn.Module):
             normalize=config.normalize_top_k,
             scaling=config.routed_scaling_factor,
         )
-        run_experts = experts_dense if config.expert_dispatch == "dense" else experts_ragged
-        routed = run_experts(tokens, indices, weights, gate, up, down).reshape(x.shape)
+        routed = _choose_experts(config)(tokens, indices, weights, gate, up, down).reshape(x.shape)
         load = expert_load(indices, experts, (segments > 0).reshape(-1))
         by_row = scores.reshape(*x.shape[:2], experts)
         balance = sequence_balance(by_row, segments, num_selected=config.num_experts_per_token)

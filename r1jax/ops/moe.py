@@ -1,4 +1,6 @@
-"""DeepSeekMoE: routing, the two ways to run the experts, and the router-bias update."""
+"""DeepSeekMoE: routing, the ways to run the experts, and the router-bias update."""
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -101,9 +103,9 @@ def sequence_balance(scores, segments, *, num_selected: int):
     return jnp.sum(total(chosen) * total(normalized) / tokens) * num_experts / num_selected
 
 
-def swiglu(x, gate, up, down):
-    """down(silu(x gate) * (x up)): x [..., D], gate and up [D, F], down [F, D]."""
-    return (jax.nn.silu(x @ gate) * (x @ up)) @ down
+def swiglu(x, gate, up, down, *, dot=jnp.matmul):
+    """down(silu(x gate) * (x up)): x [..., D], gate and up [D, F], down [F, D]; `dot` is the matrix product to take."""
+    return dot(jax.nn.silu(dot(x, gate)) * dot(x, up), down)
 
 
 def experts_dense(x, indices, weights, gate, up, down):
@@ -130,17 +132,28 @@ def experts_dense(x, indices, weights, gate, up, down):
     return hidden.reshape(x.shape[0], -1) @ down.reshape(num_experts * mlp_dim, embed_dim)
 
 
-def experts_ragged(x, indices, weights, gate, up, down):
-    """The same sum as `experts_dense`, with tokens sorted by expert and grouped products (`jax.lax.ragged_dot`).
+def experts_each(x, indices, weights, gate, up, down, *, dot):
+    """The same sum as `experts_dense`, with products `dot`, [N, D] by [D, F], of one expert at a time.
 
-    Dropless, and spends only the necessary FLOPs on accelerators. Arguments and result as `experts_dense`.
+    Slower than one wide product, for a `dot` that must know where an expert's weights begin.
+    """
+    chosen = jax.nn.one_hot(indices, gate.shape[0], dtype=weights.dtype)
+    outputs = jax.vmap(partial(swiglu, dot=dot), in_axes=(None, 0, 0, 0))(x, gate, up, down)
+    combine = jnp.einsum("nke,nk->en", chosen, weights)
+    return jnp.einsum("end,en->nd", outputs, combine.astype(outputs.dtype))
+
+
+def experts_ragged(x, indices, weights, gate, up, down, *, dot=jax.lax.ragged_dot):
+    """The same sum as `experts_dense`, with tokens sorted by expert and grouped products.
+
+    Dropless, and spends only the necessary FLOPs on accelerators. Arguments and result as `experts_dense`; `dot` takes
+    the arguments of `jax.lax.ragged_dot`.
     """
     num_tokens, num_selected = indices.shape
     flat = indices.reshape(-1)
     order = jnp.argsort(flat, stable=True)
     sizes = jnp.bincount(flat, length=gate.shape[0]).astype(jnp.int32)
     rows = x[order // num_selected]
-    hidden = jax.nn.silu(jax.lax.ragged_dot(rows, gate, sizes)) * jax.lax.ragged_dot(rows, up, sizes)
-    out = jax.lax.ragged_dot(hidden, down, sizes)
+    out = swiglu(rows, gate, up, down, dot=lambda rows, w: dot(rows, w, sizes))
     out = out[jnp.argsort(order)].reshape(num_tokens, num_selected, -1)
     return jnp.einsum("nkd,nk->nd", out, weights.astype(out.dtype))
