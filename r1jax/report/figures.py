@@ -18,9 +18,9 @@ OUTCOME_COLORS = {
     "correct": GREEN, "wrong": RED, "no_answer": GREY, "gold_unparseable": BLUE, "timeout": PURPLE, "error": ORANGE,
 }  # fmt: skip
 STYLE = {
-    "svg.fonttype": "none", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False,
+    "svg.fonttype": "none", "font.size": 10.5, "axes.spines.top": False, "axes.spines.right": False,
     "axes.grid": True, "grid.color": "#e8eaee", "axes.axisbelow": True, "axes.edgecolor": GREY, "legend.frameon": False,
-    "legend.fontsize": 8,
+    "legend.fontsize": 10.5,
 }  # fmt: skip
 
 
@@ -219,7 +219,7 @@ def _svg(label: str, draw: Callable) -> str:
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE | {"svg.hashsalt": label})
-        figure = Figure(figsize=(5.4, 3.2), layout="constrained")
+        figure = Figure(figsize=(4.0, 2.7), layout="constrained")
         draw(figure.add_subplot())
         figure.savefig(buffer, format="svg")
     svg = buffer.getvalue()
@@ -244,6 +244,8 @@ def _curves(axes, rows, names, *, colors=COLORS, scale="linear", label=None, alp
     if scale == "share":
         axes.set_ylim(-0.02, 1.02)
         _as_percent(axes)
+        if len(names) == 1 and label is None:
+            axes.set_ylabel(metric_name(names[0]), color=colors[0])
     elif scale == "log":
         axes.set_yscale("log")
     else:
