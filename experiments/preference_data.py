@@ -39,9 +39,9 @@ class Config:
     """Draws the prompts, the samples and the orders of the pairs."""
     parts: tuple[str, ...] = ("requests:1", "safety:1", "requests:2", "safety:2", "requests:3")
     """Families and levels of the prompts: safety is labelled, others are compared."""
-    prompts: int = 1024
+    prompts: int = 3072
     """Training prompts."""
-    pairs_per_prompt: int = 3
+    pairs_per_prompt: int = 4
     """Pairs of different responses a prompt."""
     sampling: SamplingConfig = SamplingConfig(prompts=64, group_size=8, prompt_slots=24, max_new_tokens=128, halvings=2)
     """How responses are drawn; group_size a prompt."""

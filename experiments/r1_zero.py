@@ -50,7 +50,7 @@ class Config(RlStageConfig):
 
 
 WORLD_PARTS = (
-    "countdown:1", "countdown:2", "chains:2", "countdown:1", "countdown:2", "chains:3", "functions:1", "functions:2"
+    "countdown:1", "countdown:2", "chains:2", "functions:3", "countdown:1", "countdown:2", "chains:3", "functions:2"
 )  # fmt: skip
 WORLD = Config(
     workdir="runs/world_r1_zero",
@@ -58,13 +58,19 @@ WORLD = Config(
     parts=WORLD_PARTS,
     grpo=dataclasses.replace(
         Config().grpo,
+        optimizer=dataclasses.replace(Config().grpo.optimizer, schedule="cosine"),
         sampling=SamplingConfig(prompts=32, prompt_slots=24, max_new_tokens=128, halvings=2),
-        iterations=50,
+        iterations=45,
     ),
     evaluation_problems=128,
     training_problems=64,
 )
-STUDENT = dataclasses.replace(WORLD, workdir="runs/student_rl", init=STUDENT_MODEL)
+STUDENT = dataclasses.replace(
+    WORLD,
+    workdir="runs/student_rl",
+    init=STUDENT_MODEL,
+    grpo=dataclasses.replace(WORLD.grpo, iterations=25),
+)
 PAPER = Config(
     parts=WORLD_PARTS,
     grpo=GrpoConfig(optimizer=OptimizerConfig(learning_rate=3e-6), iterations=650),

@@ -29,15 +29,15 @@ class Config(RlStageConfig):
     init: str = "runs/cold_start"
     """Workdir of the stage to start from."""
     parts: tuple[str, ...] = (
-        "countdown:1", "countdown:2", "chains:2", "countdown:2", "countdown:1", "chains:3", "functions:2", "functions:3",
+        "countdown:1", "countdown:2", "chains:2", "countdown:2", "countdown:1", "chains:3", "functions:1", "functions:3",
     )  # fmt: skip
     """Families and levels to train and evaluate on, in turn."""
     language_weight: float = 1.0
     """Weight of language consistency beside accuracy and format; 0 for the ablation without it."""
     grpo: GrpoConfig = GrpoConfig(
-        optimizer=OptimizerConfig(learning_rate=3e-4, warmup_updates=5, weight_decay=0.0),
+        optimizer=OptimizerConfig(learning_rate=2e-4, schedule="cosine", warmup_updates=5, weight_decay=0.0),
         sampling=SamplingConfig(prompts=32, prompt_slots=24, max_new_tokens=128, halvings=2),
-        iterations=40,
+        iterations=32,
         mini_batches=2,
         micro_batches=4,
         clip_epsilon=0.2,

@@ -61,10 +61,10 @@ class Config:
     """Pairs or labelled responses an update; the last of an epoch may have fewer."""
     micro_batches: int = 1
     """Parts of a batch that are in memory one at a time."""
-    sequence_length: int = 160
+    sequence_length: int = 64
     """Tokens of prompt and response. Longer prompts lose their beginning; longer responses are left out and counted."""
-    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-3)
-    evaluate_every: int = 20
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-3, schedule="cosine", warmup_updates=10)
+    evaluate_every: int = 40
     """Updates between measurements of held-out accuracy."""
     save_every: int = 50
     """Updates between checkpoints."""

@@ -384,3 +384,14 @@ def test_written_correctness_masks_what_it_cannot_read():
     said = written_correctness(lambda prompts: replies[: len(prompts)])([RECORD] * 3, ["12", "11", "12"])
     assert [(j.outcome, j.score) for j in said] == [("correct", 1), ("wrong", 0), ("error", 0)]
     assert said[0].reason == "same" and "yes" in said[2].reason
+
+
+def test_right_beats_what_is_nearly_right_by_rule():
+    """So that a reward model is taught small faults too; of two wrong ones the difference of the scores decides."""
+    scores = {"right": ("correct", 1.0), "nearly": ("wrong", 0.9), "poor": ("wrong", 0.3), "awful": ("wrong", 0.0)}
+    labels = label(
+        ["right", "poor", "nearly", "nearly"],
+        ["nearly", "right", "poor", "awful"],
+        rule_comparison(lambda record, completion: Judgement(*scores[completion])),
+    )
+    assert [x.delta for x in labels] == pytest.approx([2, -2, 1.2, 1.8])

@@ -77,9 +77,23 @@ def respond(
 
 
 def submit_groups(submit: Submit, records: Sequence[dict], texts: Sequence[Sequence[str]]) -> Judging:
-    """Begin to judge G completions of each of P records."""
-    pairs = [(record, text) for record, group in zip(records, texts, strict=True) for text in group]
-    return submit([record for record, _ in pairs], [text for _, text in pairs])
+    """Begin to judge G completions of each of P records; those of a group that are the same are judged once."""
+    keys = [(place, text) for place, (_, group) in enumerate(zip(records, texts, strict=True)) for text in group]
+    unique = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    judging = submit([records[place] for place, _ in unique], [text for _, text in unique])
+    return Repeated(judging, [unique[key] for key in keys])
+
+
+class Repeated(NamedTuple):
+    """Verdicts, some of which stand for several completions."""
+
+    judging: Judging
+    places: list[int]
+    """For every completion, which of the verdicts is its own."""
+
+    def result(self) -> list[dict[str, Judgement]]:
+        verdicts = self.judging.result()
+        return [verdicts[place] for place in self.places]
 
 
 def judged_groups(judging: Judging, rollout: Rollout, texts: Sequence[Sequence[str]]) -> list[list[Response]]:

@@ -110,7 +110,7 @@ def describe_labels(labels: Sequence[PairLabel]) -> dict[str, float]:
 
 
 def rule_comparison(judge: Judge) -> Compare:
-    """Compare by the scores of a judge of single completions: twice their difference, so that right beats wrong by 2.
+    """Compare by a judge of single completions: right beats wrong by 2, others by twice the difference of their scores.
 
     Where either outcome says that the judge failed, there is no verdict. Equal completions are judged once.
     """
@@ -122,10 +122,16 @@ def rule_comparison(judge: Judge) -> Compare:
             key = id(record), text
             if key not in scores:
                 judgement = verdict(judge, record, text)
-                scores[key] = judgement.score if judgement.teaches else np.nan
+                known = judgement.score if judgement.teaches else np.nan
+                scores[key] = judgement.outcome == "correct", known
             return scores[key]
 
-        return np.array([2 * (score(r, a) - score(r, b)) for r, a, b in zip(records, first, second, strict=True)])
+        def delta(record, a, b):
+            (a_right, a_score), (b_right, b_score) = score(record, a), score(record, b)
+            difference = 2 * (a_score - b_score)  # NaN where either is not known
+            return difference if a_right == b_right else np.copysign(2.0, a_right - b_right) + 0 * difference
+
+        return np.array([delta(*triple) for triple in zip(records, first, second, strict=True)])
 
     return compare
 

@@ -232,6 +232,7 @@ class Wire:
 
 
 def decode_leaf(kind, first, second=None):
+    """A value without parts: a number, a builtin type or bytes."""
     if kind == "int":
         return int(first, 16)
     if kind == "complex":

@@ -144,6 +144,7 @@ def named(structure: Structure) -> bool:
 
 
 def in_order(gold: tuple[Structure, ...], answer: tuple[Structure, ...], work: Work) -> bool:
+    """Whether two lists agree one by one."""
     return len(gold) == len(answer) and all(same(g, a, work) for g, a in zip(gold, answer, strict=True))
 
 

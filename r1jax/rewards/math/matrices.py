@@ -32,6 +32,7 @@ def read_matrix(tokens: list[Token]) -> Matrix:
 
 
 def read_cell(tokens: list[Token], factor: Node | None) -> Node:
+    """An entry of a matrix, times the factor before the matrix."""
     value = read_value(trim(tokens)) if tokens else None
     if not isinstance(value, Scalar):
         raise Malformed("an entry of a matrix that is no number")

@@ -21,6 +21,7 @@ def same_region(gold: Region, answer: Region, work: Work) -> bool:
 
 
 def same_bound(left: Node, right: Node, work: Work) -> bool:
+    """Whether two bounds agree; an infinite one only with the same infinity."""
     if left in INFINITE or right in INFINITE:
         return left == right
     return same_value(left, right, work)

@@ -64,6 +64,7 @@ def node_of(tokens: list[Token]) -> Node:
 
 
 def node_or_none(tokens: list[Token]) -> Node | None:
+    """The expression that tokens are; None where they are none."""
     try:
         return node_of(tokens)
     except Malformed:

@@ -116,6 +116,7 @@ def answer(question: dict) -> str:
 
 
 def main() -> None:
+    """Answer requests on standard input until the parent is gone."""
     parent = os.getppid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     output = os.dup(1)

@@ -80,11 +80,13 @@ def call(result: int, what: str) -> int:
 
 
 def prctl(option: int, *values: int) -> int:
+    """prctl(2); OSError where it fails."""
     padded = [ctypes.c_ulong(value) for value in (*values, 0, 0, 0, 0)[:4]]
     return call(LIBC.prctl(option, *padded), f"prctl {option}")
 
 
 def mount(source: str, target: str, kind: str | None, flags: int, options: str | None = None) -> None:
+    """mount(2); OSError where it fails."""
     texts = [text and os.fsencode(text) for text in (source, target, kind, options)]
     call(LIBC.mount(*texts[:3], ctypes.c_ulong(flags), texts[3]), f"mount {source} on {target}")
 
