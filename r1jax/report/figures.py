@@ -108,7 +108,7 @@ def _main_figure(run: Run, rows: list[dict]) -> str:
             axes.errorbar(
                 rows[-1]["step"], run.after["accuracy"], error, fmt="D", color=RED, capsize=4, label="held-out, after"
             )
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderpad=0)
 
     def length(axes):
         _curves(axes, rows, ("mean_response_tokens",), colors=(ORANGE,))
@@ -205,7 +205,7 @@ def _figure(rows: list[dict], title: str, caption: str, draws: dict[str, Callabl
         f"<p class=note>Nothing to draw: the metrics have no {name}.</p>" for name in draws if name not in known
     )
     drawings = "".join(_svg(f"{title} {name}", draws[name]) for name in known)
-    drawings = f"<div class=two>{drawings}</div>" if len(draws) > 1 else drawings
+    drawings = f"<div class=three>{drawings}</div>" if len(draws) > 1 else drawings
     wide = " class=wide" if len(draws) > 1 else ""
     return f"<figure{wide}><h3>{title}</h3>{drawings}{lost}<figcaption>{caption if known else ''}</figcaption></figure>"
 

@@ -24,7 +24,7 @@ td:first-child, th:first-child { text-align: left; padding-left: 0; white-space:
 td .note { font-size: .8rem }
 .scroll td:first-child, .scroll th:first-child { position: sticky; left: 0; background: #fff }
 figure { margin: 0 } .wide { grid-column: 1 / -1 } .grid, .two, .three { display: grid; gap: 1.75rem }
-.grid, .three { grid-template-columns: repeat(auto-fit, minmax(min(100%, 325px), 1fr)) }
+.grid, .three { grid-template-columns: repeat(auto-fill, minmax(min(100%, 325px), 1fr)) }
 .two { grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)) }
 .two, .three { gap: .75rem; align-items: start } svg { width: 100%; height: auto; display: block }
 .problem { margin: 1.75rem 0 .5rem }
@@ -149,7 +149,7 @@ def _difference(run: Run, name: str) -> str:
     change = run.after[name] - run.before[name]
     if not math.isfinite(change):
         return "–"
-    return f"{change:+.1f}" if "tokens" in name else f"{100 * change:+.1f}"
+    return f"{change:+.1f}" if "tokens" in name or "words" in name else f"{100 * change:+.1f}"
 
 
 def _doctor(run: Run) -> str:
