@@ -16,14 +16,20 @@ from r1jax.tasks import BASE_MODEL
 ITEMS = ("params", "router_bias", "opt_state", "reference", "update")
 
 
-def final_arrays(workdir: Path, names=ITEMS) -> dict[str, np.ndarray]:
-    """Every array of the last checkpoint's items, by item and path."""
-    manager = ocp.CheckpointManager(workdir / "checkpoints", options=ocp.CheckpointManagerOptions(read_only=True))
-    items = manager.restore(
-        manager.latest_step(), args=ocp.args.Composite(**{name: ocp.args.StandardRestore() for name in names})
-    )
-    leaves = jax.tree_util.tree_leaves_with_path(dict(items.items()))
-    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+def final_arrays(workdir: Path, names=ITEMS, step: int | None = None) -> dict[str, np.ndarray]:
+    """Every array of a checkpoint's items, by item and path, whatever devices wrote it; of the last one by default."""
+    options = ocp.CheckpointManagerOptions(read_only=True)
+    step = ocp.CheckpointManager(Path(workdir) / "checkpoints", options=options).latest_step() if step is None else step
+    here, items = jax.sharding.SingleDeviceSharding(jax.devices()[0]), {}
+    with ocp.StandardCheckpointer() as reader:
+        for name in names:
+            folder = (Path(workdir) / "checkpoints" / str(step) / name).absolute()
+            wanted = jax.tree.map(
+                lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
+                reader.metadata(folder).item_metadata.tree,
+            )
+            items[name] = reader.restore(folder, wanted)
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(items)}
 
 
 def assert_same_run(workdir: Path, reference: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from r1jax.config import UserError
+from r1jax.evaluation.measures import response_line
 from r1jax.evaluation.responses import Response, submit_groups
 from r1jax.metrics import JsonLines, read_json_lines
 from r1jax.rewards.judgement import Judgement
@@ -106,8 +107,9 @@ class ResponseLog:
         """Append the groups of the next problems."""
         for group in groups:
             place = len(self.groups)
-            line = {"step": place, "id": self.records[place].get("id"), "prompt": self.prompts[place]}
-            self._file.write(line | {"responses": [response._asdict() for response in group]})
+            record = self.records[place]
+            line = {"step": place, "id": record.get("id"), "prompt": self.prompts[place]}
+            self._file.write(line | {"responses": [response_line(record, response) for response in group]})
             self.groups.append(group)
 
 

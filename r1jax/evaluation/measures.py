@@ -35,6 +35,12 @@ def is_countdown(record: dict) -> bool:
     return type(record.get("target")) is int and "numbers" in record
 
 
+def response_line(record: dict, response: Response) -> dict:
+    """A response as JSON, its checks marked where it answers a countdown problem."""
+    checks = read_checks(response.text, record["target"]) if is_countdown(record) else []
+    return response._asdict() | {"checks": [check._asdict() for check in checks]}
+
+
 def reflection_counts(text: str) -> Counter:
     """How often a text has each reflection word, in whatever language it is written; upper case is lower case."""
     counts = Counter(word.lower() for word in _ENGLISH.findall(text))

@@ -6,11 +6,11 @@ import numpy as np
 
 from r1jax.evaluation.measures import (
     Groups,
-    is_countdown,
     judge_outcomes,
     length_statistics,
     measure_responses,
     reflection_statistics,
+    response_line,
     selections,
     within,
 )
@@ -24,7 +24,6 @@ from r1jax.evaluation.statistics import (
     resampled_vote_scores,
     vote_scores,
 )
-from r1jax.tasks.behaviour import read_checks
 
 PASSES = (1, 4, 8, 16, 32, 64)
 """The k of pass@k, as far as there are samples."""
@@ -80,10 +79,8 @@ def summarize_answers(
 
 def sample_record(step: int, phase: str, index: int, prompt: str, record: dict, response: Response) -> dict:
     """One response as a line of samples.jsonl, its checks marked where it answers a countdown problem."""
-    checks = read_checks(response.text, record["target"]) if is_countdown(record) else []
-    return {"step": step, "phase": phase, "problem": index, "prompt": prompt, "record": record} | (
-        response._asdict() | {"checks": [check._asdict() for check in checks]}
-    )
+    about = {"step": step, "phase": phase, "problem": index, "prompt": prompt, "record": record}
+    return about | response_line(record, response)
 
 
 def _votes(answers: Sequence, correct: np.ndarray, fewer: Sequence[int], seed: int) -> dict[str, Ratio]:

@@ -1,4 +1,4 @@
-"""The report of the whole chain: the stage table, curves of every stage of RL, distillation, one problem across stages."""
+"""The report of the whole chain: the stage table, curves of the stages of RL, distillation, one problem by stage."""
 
 import html
 import json
@@ -155,16 +155,19 @@ def _row(label: str, cells: Sequence[str]) -> str:
 def _cell(entry: dict | None) -> str:
     if not entry:
         return "–"
-    low, high = entry["interval95"]["accuracy"]
-    return f"{100 * entry['accuracy']:.1f} <span class=note>{100 * low:.0f}–{100 * high:.0f}</span>"
+    return _with_interval(entry["accuracy"], entry["interval95"]["accuracy"], 100, 0)
 
 
 def _mean(evaluation: dict, name: str) -> str:
     if evaluation.get(name) is None:
         return "–"
-    scale = _scale(name)
-    low, high = (scale * bound for bound in evaluation["interval95"][name])
-    return f"{scale * evaluation[name]:.1f} <span class=note>{low:.1f}–{high:.1f}</span>"
+    return _with_interval(evaluation[name], evaluation["interval95"][name], _scale(name), 1)
+
+
+def _with_interval(value: float, interval: Sequence[float] | None, scale: int, digits: int) -> str:
+    """A number with its 95% interval, which a single problem does not have."""
+    bounds = "–".join(f"{scale * bound:.{digits}f}" for bound in interval) if interval else ""
+    return f"{scale * value:.1f}" + (f" <span class=note>{bounds}</span>" if bounds else "")
 
 
 def _curves(root: Path) -> str:
@@ -185,13 +188,15 @@ def _samples(root: Path) -> str:
     count = max(map(len, lines.values()), default=0)
     if not count:
         return "<p>No checkpoint has been evaluated yet.</p>"
-    parts = ["<p class=note>The first problems in order and the first response of each checkpoint, not selected.</p>"]
+    parts = ["<p class=note>The first problems in order and the first response of each checkpoint, not selected. "
+             "Checks are marked: right, wrong in value or mark (\u2717), underlined where tried before.</p>"]
     for place in range(min(MAX_PROBLEMS, count)):
         shown = {name: some[place] for name, some in lines.items() if place < len(some)}
-        parts.append(f"<h3>{html.escape(next(iter(shown.values()))['id'])}</h3><div class=two>")
-        for name, line in shown.items():
-            question = line["prompt"].rpartition("User:")[2].removesuffix("Assistant:").strip()
-            parts.append(response_article(f"{STAGES[name]} · {question}", line["responses"][0]))
+        first = next(iter(shown.values()))
+        question = first["prompt"].rpartition("User:")[2].removesuffix("Assistant:").strip()
+        parts.append(f"<h3 class=problem>{html.escape(question)}</h3><p class=note>{html.escape(first['id'])}</p>")
+        parts.append("<div class=three>")
+        parts += [response_article(STAGES[name], line["responses"][0]) for name, line in shown.items()]
         parts.append("</div>")
     return "".join(parts)
 

@@ -18,9 +18,9 @@ OUTCOME_COLORS = {
     "correct": GREEN, "wrong": RED, "no_answer": GREY, "gold_unparseable": BLUE, "timeout": PURPLE, "error": ORANGE,
 }  # fmt: skip
 STYLE = {
-    "svg.fonttype": "none", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False,
+    "svg.fonttype": "none", "font.size": 10.5, "axes.spines.top": False, "axes.spines.right": False,
     "axes.grid": True, "grid.color": "#e8eaee", "axes.axisbelow": True, "axes.edgecolor": GREY, "legend.frameon": False,
-    "legend.fontsize": 8,
+    "legend.fontsize": 10.5,
 }  # fmt: skip
 
 
@@ -108,7 +108,7 @@ def _main_figure(run: Run, rows: list[dict]) -> str:
             axes.errorbar(
                 rows[-1]["step"], run.after["accuracy"], error, fmt="D", color=RED, capsize=4, label="held-out, after"
             )
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderpad=0)
 
     def length(axes):
         _curves(axes, rows, ("mean_response_tokens",), colors=(ORANGE,))
@@ -205,7 +205,7 @@ def _figure(rows: list[dict], title: str, caption: str, draws: dict[str, Callabl
         f"<p class=note>Nothing to draw: the metrics have no {name}.</p>" for name in draws if name not in known
     )
     drawings = "".join(_svg(f"{title} {name}", draws[name]) for name in known)
-    drawings = f"<div class=two>{drawings}</div>" if len(draws) > 1 else drawings
+    drawings = f"<div class=three>{drawings}</div>" if len(draws) > 1 else drawings
     wide = " class=wide" if len(draws) > 1 else ""
     return f"<figure{wide}><h3>{title}</h3>{drawings}{lost}<figcaption>{caption if known else ''}</figcaption></figure>"
 
@@ -219,7 +219,7 @@ def _svg(label: str, draw: Callable) -> str:
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE | {"svg.hashsalt": label})
-        figure = Figure(figsize=(5.4, 3.2), layout="constrained")
+        figure = Figure(figsize=(4.0, 2.7), layout="constrained")
         draw(figure.add_subplot())
         figure.savefig(buffer, format="svg")
     svg = buffer.getvalue()
@@ -244,6 +244,8 @@ def _curves(axes, rows, names, *, colors=COLORS, scale="linear", label=None, alp
     if scale == "share":
         axes.set_ylim(-0.02, 1.02)
         _as_percent(axes)
+        if len(names) == 1 and label is None:
+            axes.set_ylabel(metric_name(names[0]), color=colors[0])
     elif scale == "log":
         axes.set_yscale("log")
     else:

@@ -18,11 +18,16 @@ body { margin: 0 auto; padding: 1.5rem }
 h1 { margin: 0 0 .5rem } h2 { margin: 2.5rem 0 .75rem; padding-top: .75rem; border-top: 1px solid #e2e5ea }
 h3 { margin: 0 0 .3rem; font-size: 1rem } .headline { font-size: 1.2rem; margin: .4rem 0 }
 .note, figcaption, .prompt { color: #5a6270; font-size: .9rem } .scroll { overflow-x: auto }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .95rem }
-td, th { padding: .25rem .9rem; text-align: right; border-bottom: 1px solid #e8eaee }
-td .note { white-space: nowrap } td:first-child, th:first-child { text-align: left; padding-left: 0 } figure { margin: 0 } .wide { grid-column: 1 / -1 }
-.grid, .two { display: grid; gap: 1.75rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)) }
-.two { gap: .75rem; align-items: start } svg { width: 100%; height: auto; display: block }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .92rem }
+td, th { padding: .25rem .5rem; text-align: right; border-bottom: 1px solid #e8eaee; white-space: nowrap }
+td:first-child, th:first-child { text-align: left; padding-left: 0; white-space: normal; min-width: 7rem }
+td .note { font-size: .8rem }
+.scroll td:first-child, .scroll th:first-child { position: sticky; left: 0; background: #fff }
+figure { margin: 0 } .wide { grid-column: 1 / -1 } .grid, .two, .three { display: grid; gap: 1.75rem }
+.grid, .three { grid-template-columns: repeat(auto-fill, minmax(min(100%, 325px), 1fr)) }
+.two { grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)) }
+.two, .three { gap: .75rem; align-items: start } svg { width: 100%; height: auto; display: block }
+.problem { margin: 1.75rem 0 .5rem }
 article { background: #f7f8fa; border: 1px solid #e2e5ea; border-radius: 8px; padding: .6rem .8rem; font-size: .9rem }
 .text, pre { font: .82rem/1.55 ui-monospace, monospace; white-space: pre-wrap; overflow-wrap: anywhere }
 .text { margin: .4rem 0 0; max-height: 22rem; overflow-y: auto }
@@ -31,6 +36,7 @@ article { background: #f7f8fa; border: 1px solid #e2e5ea; border-radius: 8px; pa
 .badge.correct { background: #2c7a3f } mark { border-radius: 3px; padding: 0 2px }
 mark.right { background: #d3efd9; color: #1c5b2c } mark.wrong { background: #fbd5d0; color: #8c1d13 }
 mark.wrong::after { content: " \\2717" } mark.repeated { text-decoration: underline 2px }
+@media (max-width: 600px) { body { padding: 1rem } h1 { font-size: 1.6rem } .headline { font-size: 1.05rem } }
 """
 # The policy makes a browser refuse whatever is not in the file itself, scripts in samples included.
 PAGE = """<!doctype html>
@@ -143,7 +149,7 @@ def _difference(run: Run, name: str) -> str:
     change = run.after[name] - run.before[name]
     if not math.isfinite(change):
         return "–"
-    return f"{change:+.1f}" if "tokens" in name else f"{100 * change:+.1f}"
+    return f"{change:+.1f}" if "tokens" in name or "words" in name else f"{100 * change:+.1f}"
 
 
 def _doctor(run: Run) -> str:
