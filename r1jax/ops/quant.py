@@ -1,4 +1,4 @@
-"""Weights in FP8 blocks: E4M3 numbers, and one float32 scale for each block of 128 x 128 (DeepSeek-V3, section 3.3.2)."""
+"""Weights in FP8 blocks: E4M3 numbers, and a float32 scale for each block of 128 x 128 (DeepSeek-V3, section 3.3.2)."""
 
 import jax
 import jax.numpy as jnp
@@ -31,10 +31,10 @@ def quantize_blocks(x: jax.Array, *, block: int = BLOCK) -> tuple[jax.Array, jax
 
 
 def dequantize_blocks(values: jax.Array, scale: jax.Array, *, block: int = BLOCK) -> jax.Array:
-    """The matrix that `quantize_blocks` stored, [M, N] float32, from values [M, N] and scales [M / block, N / block]."""
+    """The matrix that `quantize_blocks` stored, [M, N] float32, from values [M, N] scales [M / block, N / block]."""
     return dequantize_at(values, scale, jnp.arange(values.shape[0]) // block, jnp.arange(values.shape[1]) // block)
 
 
 def dequantize_at(values: jax.Array, scale: jax.Array, row_blocks: jax.Array, column_blocks: jax.Array) -> jax.Array:
-    """Any rows and columns of such a matrix, [M, N] float32: values [M, N], of blocks row_blocks [M], column_blocks [N]."""
+    """Rows and columns of such a matrix, [M, N] float32: values [M, N], of blocks row_blocks [M], column_blocks [N]."""
     return values.astype(jnp.float32) * scale[row_blocks][:, column_blocks]
