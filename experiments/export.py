@@ -22,7 +22,7 @@ class Config:
     """Export of a policy."""
 
     init: str | None = None
-    """Workdir of the stage to export, or a Hugging Face folder; by default the base model that comes with the package."""
+    """Workdir of the stage to export, or a Hugging Face folder; by default the base model of the package."""
     target: str = "runs/export"
     """The folder to write; must not exist, or be empty."""
     dtype: WeightType = "bfloat16"

@@ -103,7 +103,7 @@ def reset_peak() -> None:
 
 
 def cost(action: Callable[[], None], before: Callable[[], None]) -> tuple[float, float]:
-    """Seconds by the clock, and of the processor over all threads, which other processes on the machine hardly change."""
+    """Seconds by the clock, and of the processor over all threads, which other processes hardly change."""
     before()
     start, work = time.perf_counter(), time.process_time()
     action()

@@ -49,7 +49,7 @@ def load_checkpoint(folder: str | Path, model: ModelConfig, params, router_bias)
 
 
 def has_mtp(folder: str | Path, model: ModelConfig) -> bool:
-    """Whether a checkpoint holds a module for multi-token prediction; transformers writes none, whatever it was told."""
+    """Whether a checkpoint holds a module for multi-token prediction; transformers writes none, whatever it read."""
     prefix = f"model.layers.{model.num_layers}."
     return any(name.startswith(prefix) for name in open_checkpoint(folder))
 
@@ -113,7 +113,7 @@ def _shorten(found: list[str]) -> str:
 
 
 def check_arrays(arrays, plan: Plan) -> None:
-    """Raise ValueError unless the pieces of a plan fill exactly these arrays: a mistake of ours, not of a checkpoint."""
+    """Raise ValueError unless the pieces of a plan fill exactly these arrays: our mistake, not a checkpoint's."""
     leaves = {_names(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(arrays)}
     filled = defaultdict(set)
     for piece in plan.pieces:

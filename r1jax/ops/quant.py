@@ -34,12 +34,12 @@ def quantize_blocks(x: jax.Array, *, block: int = BLOCK, power_of_two: bool = Fa
 
 
 def dequantize_blocks(values: jax.Array, scale: jax.Array, *, block: int = BLOCK) -> jax.Array:
-    """The matrix that `quantize_blocks` stored, [M, N] float32, from values [M, N] and scales [M / block, N / block]."""
+    """The matrix that `quantize_blocks` stored, [M, N] float32, from values [M, N] scales [M / block, N / block]."""
     return dequantize_at(values, scale, jnp.arange(values.shape[0]) // block, jnp.arange(values.shape[1]) // block)
 
 
 def dequantize_at(values: jax.Array, scale: jax.Array, row_blocks: jax.Array, column_blocks: jax.Array) -> jax.Array:
-    """Any rows and columns of such a matrix, [M, N] float32: values [M, N], of blocks row_blocks [M], column_blocks [N]."""
+    """Rows and columns of such a matrix, [M, N] float32: values [M, N], of blocks row_blocks [M], column_blocks [N]."""
     return values.astype(jnp.float32) * scale[row_blocks][:, column_blocks]
 
 
