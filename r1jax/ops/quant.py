@@ -82,8 +82,10 @@ def quantize_runs(x: jax.Array, run: jax.Array, num_runs: int, *, floor: float =
 
 def _scale(largest: jax.Array, power_of_two: bool) -> jax.Array:
     """What brings a magnitude to 448, or the next power of two above it; 1 for one too small to divide by."""
-    scale = largest / E4M3_MAX
+    # Multiplied, as XLA does in place of a division by a constant, so that scales do not depend on who compiles them.
+    scale = largest * (1 / E4M3_MAX)
     if power_of_two:
-        mantissa, exponent = jnp.frexp(scale)  # mantissa in [0.5, 1); 0 and not finite as they are
-        scale = jnp.where(jnp.isfinite(scale), jnp.ldexp(1.0, exponent - (mantissa == 0.5)), scale)
-    return jnp.where(scale < jnp.finfo(jnp.float32).tiny, 1.0, scale)
+        mantissa, exponent = jnp.frexp(largest)  # mantissa in [0.5, 1); 448 is 0.875 x 2^9
+        rounded = jnp.ldexp(1.0, exponent - jnp.where(mantissa <= 0.875, 9, 8))
+        scale = jnp.where(jnp.isfinite(largest), rounded, largest)
+    return jnp.where(largest < E4M3_MAX * jnp.finfo(jnp.float32).tiny, 1.0, scale)
