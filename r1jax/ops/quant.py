@@ -85,6 +85,7 @@ def _scale(largest: jax.Array, power_of_two: bool) -> jax.Array:
     # Behind the barrier XLA cannot turn the division into a product with the rounded 1 / 448, which is another scale.
     scale = largest / jax.lax.optimization_barrier(jnp.full_like(largest, E4M3_MAX))
     if power_of_two:
-        mantissa, exponent = jnp.frexp(scale)  # mantissa in [0.5, 1); 0 and not finite as they are
-        scale = jnp.where(jnp.isfinite(scale), jnp.ldexp(1.0, exponent - (mantissa == 0.5)), scale)
-    return jnp.where(scale < jnp.finfo(jnp.float32).tiny, 1.0, scale)
+        mantissa, exponent = jnp.frexp(largest)  # mantissa in [0.5, 1); 448 is 0.875 x 2^9
+        rounded = jnp.ldexp(1.0, exponent - jnp.where(mantissa <= 0.875, 9, 8))
+        scale = jnp.where(jnp.isfinite(largest), rounded, largest)
+    return jnp.where(largest < E4M3_MAX * jnp.finfo(jnp.float32).tiny, 1.0, scale)
