@@ -93,7 +93,8 @@ def assert_same_metrics(ours: Path, theirs: Path, step: int, rtol: float = 1e-5)
 def assert_same_weights(ours: Path, theirs: Path) -> None:
     """All weights agree, after an update in which they have moved much further."""
     first = min(int(path.name) for path in (theirs / "checkpoints").glob("[0-9]*"))
-    before, theirs, ours = final_arrays(theirs, WEIGHTS, first), final_arrays(theirs, WEIGHTS), final_arrays(ours, WEIGHTS)
+    before, ours = final_arrays(theirs, WEIGHTS, first), final_arrays(ours, WEIGHTS)
+    theirs = final_arrays(theirs, WEIGHTS)
     moved = max(np.abs(value - before[name]).max() for name, value in theirs.items())
     for name, value in theirs.items():
         np.testing.assert_allclose(ours[name], value, rtol=0, atol=0.02 * moved, err_msg=name)
