@@ -9,13 +9,13 @@ from r1jax.models.transformer import forward, init_params
 
 
 class ScoreHead(nn.Module):
-    """The scalar head, [B, D] -> [B] float32. It begins at zero, so that at first all texts score alike."""
+    """The scalar head, [..., D] -> [...] float32. It begins at zero, so that at first all texts score alike."""
 
     @nn.compact
     def __call__(self, hidden):
         init = nn.with_logical_partitioning(nn.initializers.zeros, ("embed",))
         score = self.param("score", init, hidden.shape[-1:], jnp.float32)
-        return jnp.einsum("bd,d->b", hidden.astype(jnp.float32), score)
+        return jnp.einsum("...d,d->...", hidden.astype(jnp.float32), score)
 
 
 def init_reward_params(config: ModelConfig, key: jax.Array):
@@ -45,10 +45,7 @@ def reward_outputs(config: ModelConfig, params, router_bias, tokens, positions):
     Returns:
       scores [B] float32, and the expert load [num_moe_layers, E] float32.
     """
-    # The decoder declares an output head and never applies it; in a compiled program these zeros do not exist.
-    unused = jnp.zeros((config.embed_dim, config.vocab_size), jnp.float32)
-    decoder = {name: value for name, value in params.items() if name != "score"} | {"head": unused}
-    hidden, _, load = forward(config, decoder, router_bias, tokens, positions)
+    hidden, load = _hidden(config, params, router_bias, tokens, positions)
     last = jnp.argmax(positions, axis=1)
     hidden = jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, 0]
     return ScoreHead().apply({"params": {"score": params["score"]}}, hidden), load
@@ -57,6 +54,29 @@ def reward_outputs(config: ModelConfig, params, router_bias, tokens, positions):
 def reward_scores(config: ModelConfig, params, router_bias, tokens, positions) -> jax.Array:
     """Scores [B] float32 of the texts of the rows; arguments as `reward_outputs`."""
     return reward_outputs(config, params, router_bias, tokens, positions)[0]
+
+
+def token_values(config: ModelConfig, params, router_bias, tokens, positions):
+    """A value at every token, for PPO: what is still to come after the tokens up to and including it.
+
+    The value before a completion's token t (`r1jax.objectives.ppo`) is the one at the token before.
+
+    Args:
+      params, router_bias, tokens, positions: as `reward_outputs`.
+
+    Returns:
+      values [B, T] float32, without meaning at padding, and the expert load [num_moe_layers, E] float32.
+    """
+    hidden, load = _hidden(config, params, router_bias, tokens, positions)
+    return ScoreHead().apply({"params": {"score": params["score"]}}, hidden), load
+
+
+def _hidden(config: ModelConfig, params, router_bias, tokens, positions):
+    # The decoder declares an output head and never applies it; in a compiled program these zeros do not exist.
+    unused = jnp.zeros((config.embed_dim, config.vocab_size), jnp.float32)
+    decoder = {name: value for name, value in params.items() if name != "score"} | {"head": unused}
+    hidden, _, load = forward(config, decoder, router_bias, tokens, positions)
+    return hidden, load
 
 
 def _without_output_head(params: dict) -> dict:
