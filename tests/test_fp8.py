@@ -41,7 +41,7 @@ def loop_quantize(x, spans, *, floor=0.0, power_of_two=False):
     for span in spans:
         largest = np.float32(max(np.abs(x[span]).max(), floor))
         one = float(largest) / 448 or 1.0
-        scale[span] = 2.0 ** np.ceil(np.log2(one)) if power_of_two else largest * np.float32(1 / 448) or 1.0
+        scale[span] = 2.0 ** np.ceil(np.log2(one)) if power_of_two else largest / np.float32(448) or 1.0
     values = torch.tensor(x / scale).to(torch.float8_e4m3fn).float().numpy()
     return values, values.astype(np.float64) * scale
 
