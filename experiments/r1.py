@@ -61,21 +61,25 @@ def plan(config: Config) -> list[Stage]:
     at = lambda name: str(root / name)
     rl = FAST_RL if config.fast else ()
     few = FAST_DATA if config.fast else ()
+    once = ("--epochs", "1") if config.fast else ()
     stages = [
         Stage("r1_zero", "r1_zero", ("--preset", "world", *rl)),
         Stage("cold_start", "cold_start", ("--teacher", at("r1_zero"), *few), ("r1_zero",)),
         Stage("reasoning_rl", "reasoning_rl", ("--init", at("cold_start"), *rl), ("cold_start",)),
         Stage("rejection_sampling", "rejection_sampling", ("--init", at("reasoning_rl"), *few), ("reasoning_rl",), "card.json"),
         Stage("sft", "sft", ("--data", at("rejection_sampling/records")), ("rejection_sampling",)),
-        Stage("preference_data", "preference_data", ("--init", at("sft")), ("sft",)),
+        Stage(
+            "preference_data", "preference_data",
+            ("--init", at("sft"), *(("--prompts", "320") if config.fast else ())), ("sft",),
+        ),
         Stage(
             "helpful_rm", "reward_model",
-            ("--preset", "helpful", "--init", at("sft"), "--pairs", at("preference_data/pairs.jsonl")),
+            ("--preset", "helpful", "--init", at("sft"), "--pairs", at("preference_data/pairs.jsonl"), *once),
             ("sft", "preference_data"),
         ),
         Stage(
             "safety_rm", "reward_model",
-            ("--preset", "safety", "--init", at("sft"), "--pairs", at("preference_data/safety.jsonl")),
+            ("--preset", "safety", "--init", at("sft"), "--pairs", at("preference_data/safety.jsonl"), *once),
             ("sft", "preference_data"),
         ),
         Stage(
