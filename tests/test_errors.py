@@ -1,5 +1,6 @@
 """A user's mistake gets one clear message and a non-zero exit, never a traceback, and costs nothing already done."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -10,7 +11,11 @@ import pytest
 from conftest import SMALL
 
 from r1jax import checkpoint
-from r1jax.config import UserError
+from r1jax.config import UserError, claim_workdir
+from r1jax.optimizer import OptimizerConfig
+from r1jax.rl_loop import GrpoConfig
+from r1jax.rl_stage import RlStageConfig
+from r1jax.sharding import MeshConfig
 
 
 def run_to_failure(experiment, *options, name="r1_zero"):
@@ -168,3 +173,14 @@ def test_full_disk_while_saving_is_recognised(tmp_path, monkeypatch):
     monkeypatch.setattr(manager, "save", fail)
     with pytest.raises(UserError, match="no space left on the disk.*step 3.*earlier checkpoints are kept"):
         checkpoint.save(manager, 3, arrays={}, facts={}, wait=True)
+
+
+def test_a_workdir_takes_another_mesh_and_no_other_change(tmp_path):
+    """Also where an older version wrote the mesh down."""
+    first = RlStageConfig(GrpoConfig(OptimizerConfig(1e-3), iterations=2), str(tmp_path / "run"))
+    path = claim_workdir(first.workdir, "r1_zero", first) / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"mesh": {"fsdp": 4}}))
+    moved = dataclasses.replace(first, mesh=MeshConfig(tensor=2))
+    assert claim_workdir(moved.workdir, "r1_zero", moved) == path.parent
+    with pytest.raises(UserError, match=r'dtype: null -> "bfloat16"\nRepeat'):
+        claim_workdir(first.workdir, "r1_zero", dataclasses.replace(moved, dtype="bfloat16"))

@@ -53,7 +53,7 @@ def run_stages(environment, *stages, devices: int) -> None:
     flags = f"{QUICK_COMPILE} --xla_force_host_platform_device_count={devices}"
     environment = environment | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", RUN, json.dumps(plan)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1200)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=3600)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
