@@ -1,6 +1,6 @@
 """The tiled log-probabilities: values and slopes in float64, bfloat16, memory, and layouts over devices."""
 
-import itertools
+import functools
 import os
 import subprocess
 import sys
@@ -33,12 +33,20 @@ def by_torch(hidden, head, targets, temperature, weights):
     return [x.detach().numpy() for x in (chosen, entropy, h.grad, w.grad, t.grad)]
 
 
-def by_tiles(hidden, head, targets, temperature, weights, **options):
-    def loss(hidden, head, temperature):
+@functools.cache
+def tiled(**options):
+    """The compiled program of `by_tiles`, one for all its arrays of a shape."""
+
+    def loss(hidden, head, temperature, targets, weights):
         results = token_logprobs(hidden, head, targets, temperature=temperature, **options)
         return sum(jnp.sum(c * x) for c, x in zip(weights, results)), results
 
-    slopes, results = jax.grad(loss, argnums=(0, 1, 2), has_aux=True)(hidden, head, jnp.asarray(temperature))
+    return jax.jit(jax.grad(loss, argnums=(0, 1, 2), has_aux=True))
+
+
+def by_tiles(hidden, head, targets, temperature, weights, **options):
+    dtype = jnp.promote_types(jnp.float32, hidden.dtype)
+    slopes, results = tiled(**options)(hidden, head, jnp.asarray(temperature, dtype), targets, weights)
     return [*results, *slopes]
 
 
@@ -55,12 +63,13 @@ TILES = [
 @pytest.mark.parametrize("options", TILES, ids=str)
 @pytest.mark.parametrize("scale", [1.0, 100.0])
 def test_values_and_slopes_are_those_of_torch(options, scale):
-    """With logits up to some hundreds too; the last tile of the second and third case is ragged."""
+    """With logits up to some hundreds too, whose own rounding is 3e-5; the last tile of some cases is ragged."""
+    tolerance = 2e-6 if scale == 1 else 5e-5
     hidden, head, targets = example()
     weights = normal(3, 3, 7), normal(4, 3, 7)
     expected = by_torch(scale * hidden, head, targets, 0.6, weights)
     for found, right in zip(by_tiles(scale * hidden, head, targets, 0.6, weights, **options), expected, strict=True):
-        np.testing.assert_allclose(found, right, rtol=1e-5 if scale == 1 else 1e-3, atol=2e-6 * np.abs(right).max())
+        np.testing.assert_allclose(found, right, rtol=1e-5, atol=tolerance * np.abs(right).max())
 
 
 @pytest.mark.parametrize("options", TILES[1:3], ids=str)
@@ -74,7 +83,7 @@ def test_in_float64_the_slopes_agree_to_twelve_digits(options):
             np.testing.assert_allclose(one, other, rtol=1e-11, atol=1e-12)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(
     batch=st.integers(1, 4), length=st.integers(1, 5), chunk=st.integers(1, 20), columns=st.integers(1, 14),
     shards=st.sampled_from([1, 2, 3, 12]),
@@ -222,10 +231,3 @@ def test_on_a_mesh_neither_head_nor_logits_are_gathered():
     assert done.returncode == 0, done.stderr
     tensor, both, chunked, fsdp = map(int, done.stdout.split())
     assert tensor == both == chunked == 0 and 0 < fsdp <= 8 * 1024 // 2
-
-
-def test_all_options_name_the_same_numbers():
-    hidden, head, targets = example()
-    results = [token_logprobs(hidden, head, targets, **options) for options in TILES]
-    for one, other in itertools.pairwise(results):
-        np.testing.assert_allclose(one, other, atol=3e-6)

@@ -104,7 +104,9 @@ def main(config: Config) -> None:
     for shape in config.shapes:
         records.append(record := compare(config, shape))
         of = record["of_logits"]
-        times = [f"{record[f'{kind}_ratio']:.2f}x" if f"{kind}_ratio" in record else "-" for kind in ("clock", "processor")]
+        times = [
+            f"{record[f'{kind}_ratio']:.2f}x" if f"{kind}_ratio" in record else "-" for kind in ("clock", "processor")
+        ]
         table.add_row(
             shape, f"{record['logits_bytes'] / MIB:.0f}", f"{of['whole']:.2f}x", f"{of['tiles']:.3f}x", *times
         )
