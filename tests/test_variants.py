@@ -2,7 +2,9 @@
 
 import functools
 import itertools
+import re
 from math import exp
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -106,7 +108,7 @@ def test_loss_and_gradient_by_loop(loss, twin, scalars, per_token):
     (value, metrics), slope = jax.value_and_grad(lambda x: loss(x, *arrays, **scalars), has_aux=True)(LOGPROBS)
     wide = [np.asarray(x, np.float64) for x in (LOGPROBS, OLD, advantages)]
     by_loop = lambda lp: twin(lp, wide[0], wide[1], wide[2], MASK, **scalars)
-    close(value, by_loop(wide[0]))
+    np.testing.assert_allclose(value, by_loop(wide[0]), rtol=1e-6, atol=2e-7)  # gains of both signs nearly cancel
     expected, step = np.zeros(MASK.shape), 1e-6
     for i, t in zip(*np.nonzero(MASK), strict=True):
         nudge = np.zeros(MASK.shape)
@@ -194,15 +196,15 @@ def test_importance_corrections_and_the_off_policy_mask_by_loop():
             assert float(found[i, t]) == pytest.approx(min(ratio[i, t], 1.3), rel=1e-6)
             assert float(kept[i, t]) == pytest.approx(ratio[i, t] if 0.7 <= ratio[i, t] <= 1.3 else 0, rel=1e-6)
         assert float(whole[i, 0]) == pytest.approx(np.prod([ratio[i, t] for t in ts]), rel=1e-5)
-    left = ob.off_policy_mask(log_ratio, ADVANTAGES, MASK, threshold=0.05)
+    left = ob.off_policy_mask(log_ratio, ADVANTAGES, MASK, threshold=-0.5)
     expected = [
-        not (ADVANTAGES[i] < 0 and np.mean([REF[i, t] - OLD[i, t] for t in ts]) > 0.05) for i, ts in rows_of(MASK)
+        not (ADVANTAGES[i] < 0 and np.mean([REF[i, t] - OLD[i, t] for t in ts]) > -0.5) for i, ts in rows_of(MASK)
     ]
     assert left[:, 0].tolist() == [float(x) for x in expected] and 0 < sum(expected) < len(expected)
     for weight in (
         lambda x: ob.truncated_importance(x, cap=1.3),
         lambda x: ob.masked_importance(x, low=0.7, high=1.3),
-        lambda x: ob.off_policy_mask(x, ADVANTAGES, MASK, threshold=0.05),
+        lambda x: ob.off_policy_mask(x, ADVANTAGES, MASK, threshold=-0.5),
     ):
         np.testing.assert_array_equal(jax.grad(lambda x, weight=weight: weight(x).sum())(np.asarray(log_ratio)), 0)
 
@@ -257,7 +259,9 @@ def kl(ours, theirs):
 )
 def test_expected_gradients_of_the_estimators_on_policy(estimate, expected):
     np.testing.assert_allclose(expected_slope(estimate), jax.grad(expected)(POLICY), atol=3e-7)
-    assert np.abs(jax.grad(lambda x: kl(x, REFERENCE))(POLICY) - jax.grad(lambda x: kl(REFERENCE, x))(POLICY)).max() > 0.1
+    assert (
+        np.abs(jax.grad(lambda x: kl(x, REFERENCE))(POLICY) - jax.grad(lambda x: kl(REFERENCE, x))(POLICY)).max() > 0.1
+    )
 
 
 def test_off_policy_only_the_unbiased_estimator_keeps_its_gradient():
@@ -274,6 +278,14 @@ def test_expected_values_of_the_estimators():
     assert float(jnp.sum(chances * ob.k3(x))) == pytest.approx(truth, rel=1e-6)
     assert abs(float(jnp.sum(chances * ob.k2(x))) - truth) > 0.1
     assert np.all(np.asarray(ob.k3(x)) >= 0) and np.any(np.asarray(ob.k1(x)) < 0)
+
+
+def test_the_code_on_the_page_runs():
+    page = Path(__file__).parent.parent / "docs" / "objectives.md"
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    assert len(blocks) == 4
+    for block in blocks:
+        exec(block, {})
 
 
 # Advantages
