@@ -78,17 +78,18 @@ def claim_workdir(workdir: str | Path, experiment: str, config: Any, *, ignore: 
     return workdir
 
 
-_held: dict[Path, int] = {}
-"""Folders that this process has claimed, and the descriptors that keep their locks."""
+_held: dict[tuple[int, int], int] = {}
+"""Folders that this process has claimed, by device and inode, and the descriptors that keep their locks."""
 RELEASE_SECONDS = 20
 """How long to wait for a process that is just ending."""
 
 
 def _hold(workdir: Path) -> None:
     """Lock a folder for the life of this process; where the file system has no locks, do nothing."""
-    if (resolved := workdir.resolve()) in _held:
+    known = workdir.stat()
+    if (known.st_dev, known.st_ino) in _held:
         return
-    descriptor, until = os.open(resolved, os.O_RDONLY), time.monotonic() + RELEASE_SECONDS
+    descriptor, until = os.open(workdir, os.O_RDONLY), time.monotonic() + RELEASE_SECONDS
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -102,4 +103,4 @@ def _hold(workdir: Path) -> None:
             time.sleep(0.1)
         except OSError:
             break
-    _held[resolved] = descriptor
+    _held[known.st_dev, known.st_ino] = descriptor

@@ -538,6 +538,7 @@ with jax.set_mesh(mesh):
 """
 
 
+@pytest.mark.slow
 def test_a_student_on_eight_devices_computes_what_it_does_on_one(environment):
     """Parameters, heads, hidden widths and vocabulary cut: prompt and cached decoding give the same logits."""
     flags = f"{environment['XLA_FLAGS']} --xla_force_host_platform_device_count=8"

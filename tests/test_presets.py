@@ -26,7 +26,7 @@ from experiments import (
     sft,
 )
 from r1jax.launch import _preset
-from r1jax.models.config import deepseek_v3
+from r1jax.models.presets import deepseek_v3
 from r1jax.models.transformer import init_params
 from r1jax.sharding import MESH_AXES, check_divides, tree_shardings
 

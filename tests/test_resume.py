@@ -81,7 +81,7 @@ def test_killed_at_many_points(experiment, finished_run, tmp_path):
     assert_same_run(workdir, finished_run)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_stopped_on_request(experiment, finished_run, tmp_path, number):
     workdir = tmp_path / "run"
     options = ["--workdir", workdir, *SMALL, "--save-every", 100]
@@ -100,6 +100,7 @@ def test_stopped_on_request(experiment, finished_run, tmp_path, number):
         np.testing.assert_array_equal(final_arrays(workdir)[name], value, err_msg=name)
 
 
+@pytest.mark.slow
 def test_killed_pretraining(experiment, tmp_path):
     """Killed after a checkpoint and started again, pre-training ends with the same weights; its loss falls."""
     small = ["--tokenizer", BASE_MODEL, "--updates", 24, "--batch-size", 8, "--save-every", 6]

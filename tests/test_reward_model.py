@@ -316,6 +316,7 @@ def test_agreement():
     np.testing.assert_array_equal(agreement(np.array([[2, 1], [1, 2], [4, 4]]), None), [1, 0, 0.5])
 
 
+@pytest.mark.slow
 def test_killed_and_resumed(experiment, pairs, trained, tmp_path):
     workdir, options = tmp_path / "run", ["--pairs", pairs, *SETTINGS]
     process = experiment("reward_model", "--workdir", workdir, *options)

@@ -91,13 +91,16 @@ def assert_same_metrics(ours: Path, theirs: Path, step: int, rtol: float = 1e-5)
 
 
 def assert_same_weights(ours: Path, theirs: Path) -> None:
-    """All weights agree, after an update in which they have moved much further."""
+    """Weights agree by norm to 2% of how far the update has moved them.
+
+    Not entry by entry: where a gradient is all rounding, Adam makes a full step of its sign.
+    """
     first = min(int(path.name) for path in (theirs / "checkpoints").glob("[0-9]*"))
     before, ours = final_arrays(theirs, WEIGHTS, first), final_arrays(ours, WEIGHTS)
     theirs = final_arrays(theirs, WEIGHTS)
-    moved = max(np.abs(value - before[name]).max() for name, value in theirs.items())
-    for name, value in theirs.items():
-        np.testing.assert_allclose(ours[name], value, rtol=0, atol=0.02 * moved, err_msg=name)
+    norm = lambda a, b: np.sqrt(sum(np.square(a[name] - b[name], dtype=np.float64).sum() for name in theirs))
+    assert ours.keys() == theirs.keys()
+    assert norm(ours, theirs) <= 0.02 * norm(before, theirs)
 
 
 def cut_back(workdir: Path, copy: Path) -> Path:

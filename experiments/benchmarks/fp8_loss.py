@@ -43,6 +43,7 @@ class Config:
     seed: int = 0
     """Of the initial weights and the corpus."""
     updates: int = 1000
+    """Of either model."""
     batch_size: int = 32
     """Rows an update."""
     sequence_length: int = 128
