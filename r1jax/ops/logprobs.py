@@ -106,7 +106,6 @@ def _forward(tiling, hidden, head, targets, temperature):
 
 
 def _backward(tiling: Tiling, saved, slopes):
-    """d logprob / d logit_v = 1[v = target] - p_v; d entropy / d logit_v = -p_v (log p_v + entropy)."""
     hidden, head, targets, temperature, entropy, log_total = saved
     chunks = cut_tokens((hidden, targets, entropy, log_total, *slopes), tiling)
     dtype, narrow = wide(hidden, head), jnp.result_type(hidden, head)
@@ -119,13 +118,8 @@ def _backward(tiling: Tiling, saved, slopes):
 
         def visit_tokens(part_slope, arrays):
             (hidden, *per_token), hidden_slope = arrays
-            targets, entropy, log_total, slope, entropy_slope = (x[..., None, None] for x in per_token)
-            logp = _logits(hidden, part, temperature, dtype) - log_total
-            by_logit = jnp.where(column == targets, slope, 0.0) - jnp.exp(logp) * (
-                slope + entropy_slope * (logp + entropy)
-            )
-            by_logit = by_logit if fresh is None else jnp.where(fresh, by_logit, 0.0)
-            by_logit = by_logit.astype(narrow)
+            by_logit = _logit_slopes(_logits(hidden, part, temperature, dtype), column, *per_token)
+            by_logit = (by_logit if fresh is None else jnp.where(fresh, by_logit, 0.0)).astype(narrow)
             hidden_slope += dot("btmv,dmv->btd", by_logit, part)
             return part_slope + dot("btd,btmv->dmv", hidden, by_logit), hidden_slope
 
@@ -147,6 +141,15 @@ def _backward(tiling: Tiling, saved, slopes):
         None,
         by_temperature.astype(jnp.result_type(temperature)),
     )
+
+
+def _logit_slopes(logits, column, targets, entropy, log_total, slope, entropy_slope):
+    """d logprob / d logit_v = 1[v = target] - p_v; d entropy / d logit_v = -p_v (log p_v + entropy)."""
+    targets, entropy, log_total, slope, entropy_slope = (
+        x[..., None, None] for x in (targets, entropy, log_total, slope, entropy_slope)
+    )
+    logp = logits - log_total
+    return jnp.where(column == targets, slope, 0.0) - jnp.exp(logp) * (slope + entropy_slope * (logp + entropy))
 
 
 _token_logprobs.defvjp(_forward, _backward)
