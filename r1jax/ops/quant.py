@@ -82,8 +82,9 @@ def quantize_runs(x: jax.Array, run: jax.Array, num_runs: int, *, floor: float =
 
 def _scale(largest: jax.Array, power_of_two: bool) -> jax.Array:
     """What brings a magnitude to 448, or the next power of two above it; 1 for one too small to divide by."""
-    # Multiplied, as XLA does in place of a division by a constant, so that scales do not depend on who compiles them.
-    scale = largest * (1 / E4M3_MAX)
+    # Behind the barrier XLA does not see a constant, by whose reciprocal it would multiply: then 448 x scale / 448 would
+    # not always be the scale again, nor the scales be those of the released code.
+    scale = largest / jax.lax.optimization_barrier(jnp.full_like(largest, E4M3_MAX))
     if power_of_two:
         mantissa, exponent = jnp.frexp(largest)  # mantissa in [0.5, 1); 448 is 0.875 x 2^9
         rounded = jnp.ldexp(1.0, exponent - jnp.where(mantissa <= 0.875, 9, 8))
