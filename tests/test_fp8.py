@@ -278,7 +278,7 @@ def test_dense_and_ragged_experts_agree_in_fp8_and_native_is_simulated():
     native = small(expert_dispatch="ragged", fp8_products="native")
     np.testing.assert_allclose(run(native, params), dense, atol=scale)
     plain = run(small(precision="dtype"), params)
-    assert 1e-3 < np.linalg.norm(dense - plain) / np.linalg.norm(plain) < 0.1
+    assert 0.03 < np.linalg.norm(dense - plain) / np.linalg.norm(plain) < 0.2  # random weights forgive nothing
 
 
 def rounded(name, leaf):
@@ -320,7 +320,7 @@ def test_cached_decoding_is_the_uncached_model_but_for_the_rounding_of_kv_up():
         return whole[:, 20:], last
 
     whole, last = run(params)
-    assert 0 < np.linalg.norm(whole - last) / np.linalg.norm(whole) < 0.05
+    assert 0 < np.linalg.norm(whole - last) / np.linalg.norm(whole) < 0.1
 
 
 ON_EIGHT_DEVICES = """
