@@ -34,12 +34,12 @@ def quantize_blocks(x: jax.Array, *, block: int = BLOCK, power_of_two: bool = Fa
 
 
 def dequantize_blocks(values: jax.Array, scale: jax.Array, *, block: int = BLOCK) -> jax.Array:
-    """The matrix that `quantize_blocks` stored, [M, N] float32, from values [M, N] scales [M / block, N / block]."""
+    """The matrix that `quantize_blocks` stored, [M, N] float32, from values [M, N] and scales [M / block, N / block]."""
     return dequantize_at(values, scale, jnp.arange(values.shape[0]) // block, jnp.arange(values.shape[1]) // block)
 
 
 def dequantize_at(values: jax.Array, scale: jax.Array, row_blocks: jax.Array, column_blocks: jax.Array) -> jax.Array:
-    """Rows and columns of such a matrix, [M, N] float32: values [M, N], of blocks row_blocks [M], column_blocks [N]."""
+    """Any rows and columns of such a matrix, [M, N] float32: values [M, N], of blocks row_blocks [M], column_blocks [N]."""
     return values.astype(jnp.float32) * scale[row_blocks][:, column_blocks]
 
 
@@ -81,11 +81,17 @@ def quantize_runs(x: jax.Array, run: jax.Array, num_runs: int, *, floor: float =
 
 
 def _scale(largest: jax.Array, power_of_two: bool) -> jax.Array:
-    """What brings a magnitude to 448, or the next power of two above it; 1 for one too small to divide by."""
-    # Behind the barrier XLA cannot turn the division into a product with the rounded 1 / 448, which is another scale.
-    scale = largest / jax.lax.optimization_barrier(jnp.full_like(largest, E4M3_MAX))
+    """What brings a magnitude to 448, or the next power of two above it; 1 for one too small to divide by.
+
+    The quotient is found in integers, because compilers multiply by a reciprocal in place of dividing by a constant.
+    Then 448 x scale / 448 would not always be the scale again, nor the scales be those of the released code.
+    """
+    mantissa, exponent = jnp.frexp(largest)  # mantissa in [0.5, 1); 448 is 0.875 x 2^9
+    above = mantissa > 0.875
     if power_of_two:
-        mantissa, exponent = jnp.frexp(largest)  # mantissa in [0.5, 1); 448 is 0.875 x 2^9
-        rounded = jnp.ldexp(1.0, exponent - jnp.where(mantissa <= 0.875, 9, 8))
-        scale = jnp.where(jnp.isfinite(largest), rounded, largest)
+        digits = jnp.where(above, 2.0, 1.0)
+    else:
+        whole = (mantissa * 2.0**24).astype(jnp.int32)
+        digits = ((jnp.where(above, 4, 8) * whole + 3) // 7).astype(jnp.float32) * jnp.where(above, 2.0**-23, 2.0**-24)
+    scale = jnp.where(jnp.isfinite(largest), jnp.ldexp(digits, exponent - 9), largest)
     return jnp.where(largest < E4M3_MAX * jnp.finfo(jnp.float32).tiny, 1.0, scale)
