@@ -79,8 +79,11 @@ def at_shortest_length(function: Callable, lengths: tuple[int, ...]) -> Callable
 
 
 def completion_lengths(total: int) -> tuple[int, ...]:
-    """Widths at which completions of at most `total` tokens are processed: the full width and its halvings."""
-    return tuple(sorted({max(total >> shift, 1) for shift in (3, 2, 1, 0)}))
+    """Widths at which completions of at most `total` tokens are processed: the full width and its halvings.
+
+    None is below 16: each is a program of its own to compile, and so short a completion costs less than its prompt.
+    """
+    return tuple(sorted({max(total >> shift, min(total, 16)) for shift in (3, 2, 1, 0)}))
 
 
 def make_score(model: ModelConfig, *, num_micro_batches: int, lengths: tuple[int, ...]):
