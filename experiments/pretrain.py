@@ -112,7 +112,7 @@ def choose_model(config: Config, vocab_size: int) -> ModelConfig:
 
 def pretraining_loss(model: ModelConfig, params, router_bias, batch: PackedBatch, scalars) -> LossOutput:
     """Next-token loss, plus, by weight, that of the token after the next and the balance of experts (eq. 20 and 25)."""
-    hidden, routing = forward_with_routing(
+    hidden, _, routing = forward_with_routing(
         model, params, router_bias, batch.tokens, batch.positions, segments=batch.segments
     )
     head = output_head(model, params)

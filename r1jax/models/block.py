@@ -43,7 +43,7 @@ class Block(nn.Module):
     routed: bool
 
     @nn.compact
-    def __call__(self, x, cache: Entries | None, router_bias, visibility: Visibility):
+    def __call__(self, x, cache: Entries | None, router_bias, replay, visibility: Visibility):
         config = self.config
         normed = RMSNorm(config, name="attention_norm")(x)
         kind = GroupedQueryAttention if config.num_kv_heads else LatentAttention
@@ -53,7 +53,7 @@ class Block(nn.Module):
         normed = RMSNorm(config, name="mlp_norm")(x)
         routing = None
         if self.routed:
-            out, routing = MoE(config, name="moe")(normed, router_bias, visibility.segments)
+            out, routing = MoE(config, name="moe")(normed, router_bias, visibility.segments, replay)
         else:
             out = MLP(config, config.mlp_dim, name="mlp")(normed)
         return constrain(x + out, ("batch", "length", "embed_activation")), (entries, routing)

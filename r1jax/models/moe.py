@@ -20,6 +20,8 @@ class Routing(NamedTuple):
     """[E] float32, tokens sent to each expert."""
     balance: jax.Array
     """float32, what `sequence_balance` says."""
+    experts: jax.Array
+    """[B, T, K] int32, the experts of each token, the likeliest first."""
 
 
 def _choose_experts(config: ModelConfig):
@@ -38,13 +40,14 @@ class MoE(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, x, router_bias, segments):
+    def __call__(self, x, router_bias, segments, replay=None):
         """Apply the experts.
 
         Args:
           x: [B, T, D].
           router_bias: [E] float32, added to the scores for the choice of experts only; state, not a parameter.
           segments: [B, T] int32, from 1; 0 for padding, which is left out of the load.
+          replay: [B, T, K] int32 or None, experts to take in place of the router's choice; see `route`.
 
         Returns:
           output [B, T, D] and the Routing.
@@ -69,6 +72,7 @@ class MoE(nn.Module):
             group_top=1 if softmax else 2,
             normalize=config.normalize_top_k,
             scaling=config.routed_scaling_factor,
+            replay=None if replay is None else replay.reshape(-1, config.num_experts_per_token),
         )
         routed = _choose_experts(config)(tokens, indices, weights, gate, up, down).reshape(x.shape)
         load = expert_load(indices, experts, (segments > 0).reshape(-1))
@@ -76,4 +80,4 @@ class MoE(nn.Module):
         balance = sequence_balance(by_row, segments, num_selected=config.num_experts_per_token)
         if config.num_shared_experts:
             routed += MLP(config, mlp_dim * config.num_shared_experts, name="shared")(x)
-        return routed, Routing(load, balance)
+        return routed, Routing(load, balance, indices.reshape(*x.shape[:2], -1))

@@ -38,7 +38,7 @@ class MultiTokenPrediction(nn.Module):
         x = jnp.concatenate(parts, axis=-1) @ weight(self, "projection", shape, axes, config)
         x = constrain(x, ("batch", "length", "embed_activation"))
         block = nn.remat(Block) if config.remat else Block
-        x, (_, routing) = block(config, routed=True, name="block")(x, None, router_bias, visibility)
+        x, (_, routing) = block(config, routed=True, name="block")(x, None, router_bias, None, visibility)
         return RMSNorm(config, name="final_norm")(x), routing
 
 

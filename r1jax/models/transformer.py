@@ -20,7 +20,7 @@ def _stack(config: ModelConfig, *, routed: bool, length: int, name: str) -> nn.M
         block,
         variable_axes={"params": 0},
         split_rngs={"params": True},
-        in_axes=(0, 0, nn.broadcast),
+        in_axes=(0, 0, 0, nn.broadcast),
         length=length,
         unroll=length if config.unroll_layers else 1,
         metadata_params={nn.PARTITION_NAME: "layers"},
@@ -33,7 +33,7 @@ class Transformer(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, tokens, positions, router_bias, *, segments=None, cache: Cache | None = None):
+    def __call__(self, tokens, positions, router_bias, *, segments=None, cache: Cache | None = None, replay=None):
         """Hidden states of T new tokens, which see each other causally and, through the cache, what came before.
 
         Args:
@@ -42,6 +42,8 @@ class Transformer(nn.Module):
           router_bias: [num_routers, E] float32, read only.
           segments: [B, T] int32, from 1, where a row packs several sequences; None for one sequence a row.
           cache: read only; store the returned entries with `write_cache`.
+
+          replay: [num_moe_layers, B, T, K] int32, experts to take in place of the routers' choice; see `route`.
 
         Returns:
           hidden [B, T, D] after the final norm (multiply by `output_head` for logits); the new tokens'
@@ -56,13 +58,17 @@ class Transformer(nn.Module):
         visibility = make_visibility(positions, segments, None if cache is None else cache.positions)
         empty = zero_entries(config, 0, *tokens.shape)
         dense, moe = empty, empty
-        routing = Routing(jnp.zeros((0, config.num_experts), jnp.float32), jnp.zeros(0, jnp.float32))
+        routing = Routing(
+            jnp.zeros((0, config.num_experts), jnp.float32),
+            jnp.zeros(0, jnp.float32),
+            jnp.zeros((0, *tokens.shape, config.num_experts_per_token), jnp.int32),
+        )
         if config.num_dense_layers:
             stack = _stack(config, routed=False, length=config.num_dense_layers, name="dense_layers")
-            x, (dense, _) = stack(x, cache and cache.dense, None, visibility)
+            x, (dense, _) = stack(x, cache and cache.dense, None, None, visibility)
         if config.num_moe_layers:
             stack = _stack(config, routed=True, length=config.num_moe_layers, name="moe_layers")
-            x, (moe, routing) = stack(x, cache and cache.moe, router_bias[: config.num_moe_layers], visibility)
+            x, (moe, routing) = stack(x, cache and cache.moe, router_bias[: config.num_moe_layers], replay, visibility)
         absent = lambda rows: jnp.pad(rows, [(0, config.num_mtp_layers)] + [(0, 0)] * (rows.ndim - 1))
         routing = jax.tree.map(absent, routing)
         return RMSNorm(config, name="final_norm")(x), Cache(dense, moe, positions), routing
@@ -94,8 +100,11 @@ def forward(config: ModelConfig, params, router_bias, tokens, positions, *, segm
     return hidden, entries, routing.load
 
 
-def forward_with_routing(config: ModelConfig, params, router_bias, tokens, positions, *, segments=None):
-    """Hidden states [B, T, D] and the whole Routing, for losses that balance the experts; arguments as `forward`."""
-    apply = Transformer(config).apply
-    hidden, _, routing = apply({"params": params}, tokens, positions, router_bias, segments=segments)
-    return hidden, routing
+def forward_with_routing(
+    config: ModelConfig, params, router_bias, tokens, positions,
+    *, segments=None, cache: Cache | None = None, replay=None,
+):  # fmt: skip
+    """As `forward`, with the whole Routing in place of the load, for losses that balance experts and for replay."""
+    return Transformer(config).apply(
+        {"params": params}, tokens, positions, router_bias, segments=segments, cache=cache, replay=replay
+    )

@@ -18,6 +18,7 @@ def route(
     group_top: int = 2,
     normalize: bool = True,
     scaling: float = 1.0,
+    replay=None,
 ):
     """Choose experts for each token with group-limited top-k and a selection-only bias (DeepSeek-V3, eq. 12-16).
 
@@ -33,6 +34,8 @@ def route(
       group_top: 2 in DeepSeek-V3, 1 in V2.
       normalize: the weights of a token are made to sum to 1 before they are scaled.
       scaling: multiplies the weights.
+      replay: [N, num_selected] int32, experts to take in place of the choice, as in the routing replay of arXiv
+        2510.11370: weights, and the router's gradient, come from `scores` at these. A row that begins with -1 chooses.
 
     Returns:
       indices [N, num_selected] int32, weights [N, num_selected] float32.
@@ -46,6 +49,8 @@ def route(
         # Dropped groups get -inf: with 0 they would win over kept experts whose biased score is negative.
         choice = jnp.where(keep[..., None], grouped, _MASKED).reshape(choice.shape)
     indices = jax.lax.top_k(choice, num_selected)[1]
+    if replay is not None:
+        indices = jnp.where(replay[..., :1] >= 0, replay, indices)
     chosen = jnp.take_along_axis(scores, indices, axis=-1)
     if normalize:
         chosen = chosen / (chosen.sum(-1, keepdims=True) + 1e-20)
