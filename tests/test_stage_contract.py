@@ -225,3 +225,21 @@ def test_every_stage_takes_up_what_every_mesh_has_left(environment, records, pai
         if (one / "metrics.jsonl").exists():
             assert_same_metrics(eight, one, 1)
             assert_same_weights(eight, one)
+
+
+@pytest.mark.slow
+def test_every_stage_starts_from_a_hugging_face_folder(environment, records, pairs, tmp_path):
+    """The world's base model in the form of Hugging Face, in the place of every parent's workdir."""
+    folder, labels = tmp_path / "hf", tmp_path / "labels.jsonl"
+    rows = [{"id": str(n), "prompt": f"May I {n}?", "response": f"It is {n}.", "safe": n % 2 == 0} for n in range(26)]
+    labels.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    export = ("export", f"--init {WORLD_MODEL} --target {folder} --dtype float32")
+    at = lambda name: tmp_path / name if name in ("rejection", "helpful", "safe") else folder
+    stages = [export, ("zero", "r1_zero", f"{RL} --init {folder}"), *every_stage(at, records, pairs, labels)[1:]]
+    named = [(stage[1], f"{stage[2]} --workdir {tmp_path / stage[0]}") for stage in stages[1:]]
+    begins = ("cold_start", "sft", "distill")
+    named = [(name, options + f" --init {folder}" * (name in begins)) for name, options in named]
+    run_stages(environment, export, *named, devices=1)
+    for stage in stages[1:]:
+        config = read_json(tmp_path / stage[0] / "config.json")
+        assert str(folder) in map(str, config.values()) or "--data" in stage[2], stage
