@@ -8,8 +8,8 @@ import jax.numpy as jnp
 
 from r1jax.generation.rollout import prompt_positions
 from r1jax.models.config import ModelConfig
-from r1jax.models.transformer import forward, output_head
-from r1jax.objectives import grpo_sums, token_logprobs
+from r1jax.models.transformer import forward_with_routing, output_head
+from r1jax.objectives import grpo_sums, log_ratio, token_logprobs, token_ratio, truncated_importance
 from r1jax.ops.masked import masked_mean
 from r1jax.train import LossOutput, over_micro_batches
 
@@ -25,6 +25,11 @@ class Rows(NamedTuple):
     """[B, T] int32."""
     mask: jax.Array
     """[B, T] bool: the completion, its end-of-sequence token included."""
+    replay: jax.Array | None = None
+    """[B, S + T, L, K] int16, experts that the L MoE layers take for each token (-1: the router chooses, as it does
+    everywhere where this is None)."""
+    recorded: jax.Array | None = None
+    """[B, S + T, L, K] int16, experts that the sampler took, only to be compared with the trainer's."""
 
 
 class GrpoRows(NamedTuple):
@@ -37,29 +42,67 @@ class GrpoRows(NamedTuple):
     """[B, T] float32."""
     advantages: jax.Array
     """[B] float32."""
+    sampler_logprobs: jax.Array | None = None
+    """[B, T] float32, what the sampler says of its own tokens; for corrections of its arithmetic."""
 
 
-def completion_logprobs(model: ModelConfig, params, router_bias, rows: Rows, *, temperature=1.0):
-    """Log-probabilities and entropies of the completions' tokens, [B, T] each, and expert load [num_moe_layers, E]."""
+def routed_logprobs(model: ModelConfig, params, router_bias, rows: Rows, *, temperature=1.0):
+    """Log-probabilities and entropies of the completions' tokens, [B, T] each, and the Routing of all their tokens.
+
+    Experts are those of `rows.replay` where it has them (routing replay, arXiv 2510.11370, section 4).
+    """
     slots, length = rows.prompts.shape[1], rows.tokens.shape[1]
     tokens = jnp.concatenate([rows.prompts, rows.tokens], axis=1)[:, :-1]
     inside = prompt_positions(rows.prompt_lengths, slots)
     after = jnp.where(rows.mask, rows.prompt_lengths[:, None] + jnp.arange(length), -1)
     positions = jnp.concatenate([inside, after], axis=1)[:, :-1]
-    hidden, _, load = forward(model, params, router_bias, tokens, positions)
+    replay = None if rows.replay is None else _by_layer(rows.replay)
+    hidden, _, routing = forward_with_routing(model, params, router_bias, tokens, positions, replay=replay)
     hidden, head = hidden[:, slots - 1 :], output_head(model, params)
-    return *token_logprobs(hidden, head, rows.tokens, temperature=temperature), load
+    return *token_logprobs(hidden, head, rows.tokens, temperature=temperature), routing
+
+
+def completion_logprobs(model: ModelConfig, params, router_bias, rows: Rows, *, temperature=1.0):
+    """Log-probabilities and entropies of the completions' tokens, [B, T] each, and expert load [num_moe_layers, E]."""
+    *values, routing = routed_logprobs(model, params, router_bias, rows, temperature=temperature)
+    return *values, routing.load
+
+
+def _by_layer(experts):
+    """[B, S + T, L, K] of all tokens as [L, B, S + T - 1, K] int32 of those that a forward pass is fed."""
+    return jnp.moveaxis(experts[:, :-1], 2, 0).astype(jnp.int32)
+
+
+def count_routing_differences(chosen, recorded):
+    """Decisions (token, layer) whose set of experts is not the recorded one, and recorded decisions: [B, 2] float32.
+
+    Args:
+      chosen: [num_routers, B, S + T - 1, K] int32, from a Routing.
+      recorded: [B, S + T, L, K], -1 where there is no record.
+    """
+    recorded = _by_layer(recorded)
+    known = recorded[..., 0] >= 0
+    differ = jnp.any(jnp.sort(chosen[: len(recorded)], -1) != jnp.sort(recorded, -1), -1) & known
+    return jnp.stack([differ.sum((0, 2)), known.sum((0, 2))], -1).astype(jnp.float32)
 
 
 def cut_to_length(rows, length: int):
     """Keep the first `length` completion slots of Rows or GrpoRows."""
+    first = lambda x, slots=0: None if x is None else x[:, : slots + length]
     if isinstance(rows, GrpoRows):
         return rows._replace(
             rows=cut_to_length(rows.rows, length),
-            old_logprobs=rows.old_logprobs[:, :length],
-            ref_logprobs=rows.ref_logprobs[:, :length],
+            old_logprobs=first(rows.old_logprobs),
+            ref_logprobs=first(rows.ref_logprobs),
+            sampler_logprobs=first(rows.sampler_logprobs),
         )
-    return rows._replace(tokens=rows.tokens[:, :length], mask=rows.mask[:, :length])
+    slots = rows.prompts.shape[1]
+    return rows._replace(
+        tokens=first(rows.tokens),
+        mask=first(rows.mask),
+        replay=first(rows.replay, slots),
+        recorded=first(rows.recorded, slots),
+    )
 
 
 def at_shortest_length(function: Callable, lengths: tuple[int, ...]) -> Callable:
@@ -87,35 +130,54 @@ def completion_lengths(total: int) -> tuple[int, ...]:
 
 
 def make_score(model: ModelConfig, *, num_micro_batches: int, lengths: tuple[int, ...]):
-    """Compile score(params, router_bias, rows, temperature) -> [B, T] log-probabilities of the trainer."""
+    """Compile score(params, router_bias, rows, temperature) -> [B, T] log-probabilities of the trainer.
+
+    Of rows with `recorded` experts it also returns what `count_routing_differences` says: (logprobs, counts).
+    """
 
     @jax.jit
     def score(params, router_bias, rows: Rows, temperature):
         width = rows.tokens.shape[1]
 
         def logprobs(part):
-            values, _, _ = completion_logprobs(model, params, router_bias, part, temperature=temperature)
-            return jnp.pad(values, ((0, 0), (0, width - values.shape[1])))
+            values, _, routing = routed_logprobs(model, params, router_bias, part, temperature=temperature)
+            padded = jnp.pad(values, ((0, 0), (0, width - values.shape[1])))
+            if part.recorded is None:
+                return padded
+            return padded, count_routing_differences(routing.experts, part.recorded)
 
         order = jnp.argsort(rows.mask.sum(-1))
         by_length = jax.tree.map(lambda x: x[order], rows)
         scores = over_micro_batches(at_shortest_length(logprobs, lengths), num_micro_batches, collect=True)(by_length)
-        return scores[jnp.argsort(order)]
+        return jax.tree.map(lambda x: x[jnp.argsort(order)], scores)
 
     return score
 
 
 def grpo_batch_loss(model: ModelConfig, params, router_bias, batch: GrpoRows, scalars) -> LossOutput:
-    """The GRPO objective of a model on rows; `scalars` holds temperature, clip_epsilon and kl_coef."""
-    logprobs, entropy, load = completion_logprobs(
+    """The GRPO objective of a model on rows.
+
+    `scalars` holds temperature, clip_epsilon and kl_coef, and for what is wanted besides: clip_epsilon_high
+    (clip-higher), importance_cap (truncated importance sampling), balance_weight (that of a token, by which the
+    sequence-wise balance of experts enters the sum over completions).
+    """
+    logprobs, entropy, routing = routed_logprobs(
         model, params, router_bias, batch.rows, temperature=scalars["temperature"]
     )
+    mask, weights = batch.rows.mask, None
+    if "importance_cap" in scalars:
+        mismatch = token_ratio(log_ratio(batch.old_logprobs, batch.sampler_logprobs, mask))
+        weights = truncated_importance(mismatch, cap=scalars["importance_cap"])
     loss, count, metrics = grpo_sums(
-        logprobs, batch.old_logprobs, batch.ref_logprobs, batch.advantages, batch.rows.mask,
-        clip_epsilon=scalars["clip_epsilon"], kl_coef=scalars["kl_coef"],
+        logprobs, batch.old_logprobs, batch.ref_logprobs, batch.advantages, mask,
+        clip_epsilon=scalars["clip_epsilon"], clip_epsilon_high=scalars.get("clip_epsilon_high"),
+        kl_coef=scalars["kl_coef"], weights=weights,
     )  # fmt: skip
-    metrics["entropy"] = masked_mean(entropy, batch.rows.mask, axis=-1).sum()
-    return LossOutput(loss, count, metrics, load)
+    metrics["entropy"] = masked_mean(entropy, mask, axis=-1).sum()
+    if "balance_weight" in scalars:
+        balance = scalars["balance_weight"] * routing.balance.sum()
+        loss, metrics["balance_loss"] = loss + balance, balance
+    return LossOutput(loss, count, metrics, routing.load)
 
 
 def sorted_by_length(sums_fn, num_micro_batches: int, lengths: tuple[int, ...]):

@@ -33,6 +33,8 @@ DOORS = {
     "report": {"metrics"},
     "doctor": {"evaluation", "rewards"},
     "judging": {"config", "data", "generation", "models", "ops", "policy", "rewards", "sharding"},
+    "mismatch": set(),
+    "dynamic_sampling": {"evaluation", "generation", "objectives"},
     "rl": {"generation", "models", "objectives", "ops", "train"},
 }
 DOORS["provenance"] = {"config"}
