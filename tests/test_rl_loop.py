@@ -97,9 +97,9 @@ def test_nothing_compiles_after_the_first_iteration(policy, mesh, no_cache):
         first = len(compiled)
         lengths = []
         for step in range(2, 5):
-            state, metrics, groups = iteration(state, reference, step, asked(step))
+            state, metrics, experience = iteration(state, reference, step, asked(step))
             reference = freeze(state)
-            lengths.append(tuple(r.tokens for group in groups for r in group))
+            lengths.append(tuple(r.tokens for group in experience.groups for r in group))
     assert first > 3, "the listener heard nothing"
     assert len(set(lengths)) == 3, "completions of different lengths are what could cause a recompilation"
     assert len(compiled) == first, compiled[first:]
@@ -154,11 +154,11 @@ def test_a_pool_judges_as_this_process_does(policy, mesh):
         for submit in (inline, pool.submit):
             with jax.set_mesh(mesh):
                 state, iteration = start(policy, mesh, submit)
-                state, metrics, groups = iteration(state, freeze(state), 1, asked(1))
+                state, metrics, experience = iteration(state, freeze(state), 1, asked(1))
             del metrics["seconds"]
-            results.append((metrics, groups, jax.tree.map(np.asarray, state.params)))
-    (metrics, groups, params), (theirs, their_groups, their_params) = results
-    assert metrics == theirs and groups == their_groups
+            results.append((metrics, experience, jax.tree.map(np.asarray, state.params)))
+    (metrics, experience, params), (theirs, their_experience, their_params) = results
+    assert metrics == theirs and experience == their_experience
     jax.tree.map(np.testing.assert_array_equal, params, their_params)
 
 
