@@ -78,7 +78,7 @@ PANELS_OF_SETTINGS = (
     Panel(
         "Routing of sampler and trainer",
         "Share of decisions (token, layer) whose set of experts differs. Replayed routing makes it harmless.",
-        ("routing_difference",), scale="share",
+        ("routing_difference",),
     ),
     Panel(
         "Dynamic sampling",

@@ -24,7 +24,9 @@ def sample_pairs(run: Run) -> str:
     text = [f"{title}<p class=note>The first problems in order, not selected, one response each. {legend}</p>"]
     for problem in sorted(before | after)[:MAX_PAIRS]:
         text.append(_prompt(before.get(problem) or after[problem]))
-        pair = (response_article(side, records.get(problem)) for side, records in (("before", before), ("after", after)))
+        pair = (
+            response_article(side, records.get(problem)) for side, records in (("before", before), ("after", after))
+        )
         text.append(f"<div class=two>{''.join(pair)}</div>")
     return "".join(text)
 
