@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from r1jax.generation.rollout import prompt_positions
+from r1jax.generation.rollout import Rollout, prompt_positions
 from r1jax.models.config import ModelConfig
 from r1jax.models.transformer import forward_with_routing, output_head
 from r1jax.objectives import grpo_sums, log_ratio, token_logprobs, token_ratio, truncated_importance
@@ -44,6 +45,22 @@ class GrpoRows(NamedTuple):
     """[B] float32."""
     sampler_logprobs: jax.Array | None = None
     """[B, T] float32, what the sampler says of its own tokens; for corrections of its arithmetic."""
+
+
+def rows_of(prompts: np.ndarray, lengths: np.ndarray, rollout: Rollout) -> Rows:
+    """A row for each completion of a rollout of prompts [P, S], `lengths` [P] long; all of numpy arrays."""
+    group = rollout.tokens.shape[1]
+    flat = lambda x: x.reshape(-1, *x.shape[2:])
+    return Rows(np.repeat(prompts, group, 0), np.repeat(lengths, group), flat(rollout.tokens), flat(rollout.mask))
+
+
+def experts_of(rollout: Rollout) -> np.ndarray | None:
+    """[B, S + T, L, K], the experts of all tokens, in the order of `rows_of`; None where they were not recorded."""
+    if rollout.experts is None:
+        return None
+    group = rollout.tokens.shape[1]
+    of_completions = rollout.experts.reshape(-1, *rollout.experts.shape[2:])
+    return np.concatenate([np.repeat(rollout.prompt_experts, group, 0), of_completions], axis=1)
 
 
 def routed_logprobs(model: ModelConfig, params, router_bias, rows: Rows, *, temperature=1.0):

@@ -29,7 +29,16 @@ from r1jax.optimizer import OptimizerConfig
 from r1jax.policy import Policy
 from r1jax.rewards.combine import GroupRewards
 from r1jax.rewards.verdict import Submit
-from r1jax.rl import GrpoRows, Rows, completion_lengths, grpo_batch_loss, make_score, sorted_by_length
+from r1jax.rl import (
+    GrpoRows,
+    Rows,
+    completion_lengths,
+    experts_of,
+    grpo_batch_loss,
+    make_score,
+    rows_of,
+    sorted_by_length,
+)
 from r1jax.sharding import batch_sharding, check_divides
 from r1jax.train import LossOutput, TrainState, check_finite, gradient_sums, make_train_step
 
@@ -222,9 +231,9 @@ def make_grpo_iteration(
             informative, metrics = np.ones(len(batch.records), bool), {}
         asked, rollout = asked._replace(records=batch.records, prompts=batch.texts), batch.rollout
 
-        host_rows = _rows(batch)
+        host_rows = rows_of(batch.prompts, batch.lengths, rollout)
         rows, sampler = put((host_rows, rollout.sampler_logprobs.reshape(host_rows.mask.shape)))
-        rows, old, ref, routing = compute_logprobs(weights, reference, rows, put(_experts(rollout)))
+        rows, old, ref, routing = compute_logprobs(weights, reference, rows, put(experts_of(rollout)))
         old_of_groups = np.asarray(old).reshape(rollout.mask.shape)
         compared = rollout.sampler_logprobs, old_of_groups, rollout.mask
         metrics |= compare(*compared) | routing
@@ -298,20 +307,3 @@ def _scalars(config: GrpoConfig, prompt_lengths: np.ndarray, mask: np.ndarray) -
         # The balance is a sum over tokens, the loss one over completions: their ratio makes the weight one a token.
         scalars["balance_weight"] = config.balance_weight * mask.any(-1).sum() / (prompt_lengths.sum() + mask.sum())
     return scalars
-
-
-def _rows(batch: Batch) -> Rows:
-    """One row a completion."""
-    tokens, mask = batch.rollout.tokens, batch.rollout.mask
-    group = tokens.shape[1]
-    flat = lambda x: x.reshape(-1, *x.shape[2:])
-    return Rows(np.repeat(batch.prompts, group, 0), np.repeat(batch.lengths, group), flat(tokens), flat(mask))
-
-
-def _experts(rollout) -> np.ndarray | None:
-    """[B, S + T, L, K], the experts of all tokens of a row, as `Rows.replay`; None where they were not recorded."""
-    if rollout.experts is None:
-        return None
-    group = rollout.tokens.shape[1]
-    of_completions = rollout.experts.reshape(-1, *rollout.experts.shape[2:])
-    return np.concatenate([np.repeat(rollout.prompt_experts, group, 0), of_completions], axis=1)

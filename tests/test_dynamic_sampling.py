@@ -1,7 +1,11 @@
 """Dynamic sampling: which groups are kept, what fills the batch, and that a step can be repeated."""
 
 import dataclasses
+import functools
+import re
+from pathlib import Path
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
@@ -12,11 +16,12 @@ from hypothesis import strategies as st
 from r1jax.dynamic_sampling import Batch, draw_informative, outcome_differs
 from r1jax.evaluation import Response
 from r1jax.generation.rollout import Rollout
+from r1jax.models.transformer import init_params
 from r1jax.policy import freeze
 from r1jax.rewards.combine import GroupRewards
 from r1jax.rewards.judgement import Judgement
 from r1jax.rewards.verdict import judge_inline
-from r1jax.rl import grpo_batch_loss
+from r1jax.rl import GrpoRows, Rows, grpo_batch_loss
 from r1jax.rl_loop import Asked
 from r1jax.rl_stage import RlStageConfig, ask_training
 from r1jax.sharding import MeshConfig, make_mesh
@@ -205,3 +210,20 @@ def test_options_of_the_objective_reach_the_loss_and_nothing_recompiles(loop):
     assert 0 < before == len(traced), "traced again"
     names = ["clip_epsilon", "clip_epsilon_high", "importance_cap", "kl_coef", "temperature"]
     assert all(seen == (names, True) for seen in traced)
+
+
+def test_the_loss_on_the_page_is_one():
+    """It takes what the loop gives it, replayed experts included, and returns sums of the right shapes."""
+    page = (Path(__file__).parent.parent / "docs" / "rl_core.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names: dict = {}
+    exec(block, names)
+    model = tiny_policy.tiny_policy().model
+    params, bias = nn.meta.unbox(jax.eval_shape(functools.partial(init_params, model), jax.random.key(0)))
+    array = lambda *shape, dtype=np.float32: jax.ShapeDtypeStruct(shape, dtype)
+    whole = functools.partial(array, dtype=np.int32)
+    experts = array(4, 20, model.num_moe_layers, model.num_experts_per_token, dtype=np.int16)
+    rows = Rows(whole(4, 12), whole(4), whole(4, 8), array(4, 8, dtype=bool), replay=experts)
+    batch = GrpoRows(rows, array(4, 8), array(4, 8), array(4), array(4, 8))
+    output = jax.eval_shape(functools.partial(names["gspo"], model), params, bias, batch, {"temperature": 1.0})
+    assert output.loss_sum.shape == output.count.shape == () and output.load.shape == bias.shape

@@ -21,7 +21,14 @@ from r1jax.policy import freeze
 from r1jax.rewards.combine import GroupRewards
 from r1jax.rewards.judgement import Judgement
 from r1jax.rewards.verdict import judge_inline
-from r1jax.rl import Rows, completion_logprobs, count_routing_differences, cut_to_length, make_score
+from r1jax.rl import (
+    completion_logprobs,
+    count_routing_differences,
+    cut_to_length,
+    experts_of,
+    make_score,
+    rows_of,
+)
 from r1jax.rl_loop import make_grpo_iteration
 from r1jax.sharding import MeshConfig, make_mesh
 
@@ -53,10 +60,9 @@ def sampled(dtype: str):
         config, *undecided(), prompts, lengths, keys,
         group_size=GROUP, max_new_tokens=LENGTH, eos_ids=(EOS,), record_routing=True,
     )  # fmt: skip
-    flat = lambda x: np.asarray(x).reshape(-1, *x.shape[2:])
-    rows = Rows(np.repeat(prompts, GROUP, 0), np.repeat(lengths, GROUP), flat(out.tokens), flat(out.mask))
-    experts = np.concatenate([np.repeat(out.prompt_experts, GROUP, 0), flat(out.experts)], 1)
-    return rows, experts, flat(out.sampler_logprobs)
+    out = jax.tree.map(np.asarray, out)
+    rows = rows_of(prompts, lengths, out)
+    return rows, experts_of(out), out.sampler_logprobs.reshape(rows.mask.shape)
 
 
 @functools.lru_cache
