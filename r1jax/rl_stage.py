@@ -18,7 +18,7 @@ from r1jax.metrics import JsonLines, read_json, read_json_lines, write_json
 from r1jax.mismatch import is_alarming, warning
 from r1jax.models.config import Dtype
 from r1jax.optimizer import make_optimizer
-from r1jax.policy import freeze, load_policy, start_reference, start_training
+from r1jax.policy import Policy, freeze, load_policy, start_reference, start_training
 from r1jax.provenance import provenance
 from r1jax.report import write_report
 from r1jax.rewards.answer import final_answer
@@ -132,13 +132,7 @@ def run_rl_stage(
                     progress.console.print(f"[yellow]doctor:[/] {line}")
             log.write({"step": step, "update": int(state.update)} | metrics)
             samples.write(sample_record(step, "train", 0, asked.prompts[0], asked.records[0], groups[0][0]))
-            alarming = is_alarming(metrics, grpo.mismatch_alarm)
-            if alarming:
-                samples.write({"step": step, "phase": "mismatch", "tokens": worst_tokens})
-            if alarming and not alarmed:  # once for each crossing, however long it lasts
-                told = {"dtype": policy.model.dtype, "replaying": grpo.replay_routing}
-                progress.console.print(f"[yellow]mismatch:[/] {warning(metrics, grpo.mismatch_alarm, **told)}")
-            alarmed = alarming
+            alarmed = sound_alarm(config, policy, samples, progress.console, alarmed, step, metrics, worst_tokens)
             progress.update(task, completed=step, figures=live_figures(metrics))
             last = bool(stop) or step == grpo.iterations
             if last or step % config.save_every == 0:
@@ -158,6 +152,20 @@ def ask_training(config: RlStageConfig, ask: Ask, step: int, extra: int) -> Aske
     """Problems of an iteration; of extra batches, counted from 1, other ones that follow from seed, step and number."""
     seeds = (config.seed, step, extra) if extra else (config.seed, step)
     return ask(step, "train", config.grpo.sampling.prompts, np.random.default_rng(seeds))
+
+
+def sound_alarm(
+    config: RlStageConfig, policy: Policy, samples: JsonLines, console, alarmed: bool, step: int, metrics, worst_tokens
+) -> bool:
+    """Whether sampler and trainer differ alarmingly; if so keep the worst tokens, and say it where it is new."""
+    alarm = config.grpo.mismatch_alarm
+    if not is_alarming(metrics, alarm):
+        return False
+    samples.write({"step": step, "phase": "mismatch", "tokens": worst_tokens})
+    if not alarmed:
+        line = warning(metrics, alarm, dtype=policy.model.dtype, replaying=config.grpo.replay_routing)
+        console.print(f"[yellow]mismatch:[/] {line}")
+    return True
 
 
 def evaluate_policy(

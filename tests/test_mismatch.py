@@ -5,14 +5,18 @@ import statistics
 
 import numpy as np
 import pytest
+import tiny_policy
+from conftest import SMALL
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 from test_report import figure, workdir, write_lines  # noqa: F401 (a fixture)
 
-from r1jax.metrics import read_json_lines
+from r1jax.metrics import JsonLines, read_json_lines
 from r1jax.mismatch import CONTEXT, compare, correlation, describe_tokens, is_alarming, warning, worst_tokens
 from r1jax.objectives import k1, k3
 from r1jax.report import write_report
+from r1jax.rl_stage import RlStageConfig, sound_alarm
 
 
 def some(seed=0, shape=(2, 3, 5)):
@@ -131,6 +135,42 @@ def test_the_warning_is_one_line_that_says_what_can_be_tried(more, dtype, replay
 
 def test_alarm_is_for_what_lies_above():
     assert is_alarming(FIGURES, 1e-3) and not is_alarming(FIGURES, 2e-3)
+
+
+def test_a_stage_warns_once_a_crossing_and_keeps_the_worst_tokens_of_every_alarming_step(tmp_path):
+    config, policy = RlStageConfig(tiny_policy.CONFIG, "unused"), tiny_policy.tiny_policy()
+    console, samples = (
+        Console(record=True, width=1000, quiet=False),
+        JsonLines(tmp_path / "samples.jsonl", resume_step=0),
+    )
+    alarmed, states = False, []
+    for step, kl in enumerate((1e-4, 2e-3, 3e-3, 1e-4, 5e-3), 1):
+        metrics = FIGURES | {"mismatch_kl": kl}
+        alarmed = sound_alarm(config, policy, samples, console, alarmed, step, metrics, [{"position": step}])
+        states.append(alarmed)
+    assert states == [False, True, True, False, True]
+    text = console.export_text().splitlines()
+    assert len(text) == 2 and "0.002" in text[0] and "0.005" in text[1]
+    assert read_json_lines(tmp_path / "samples.jsonl") == [
+        {"step": step, "phase": "mismatch", "tokens": [{"position": step}]} for step in (2, 3, 5)
+    ]
+
+
+@pytest.mark.slow
+def test_a_run_with_everything_on(experiment, tmp_path):
+    """Replay, dynamic sampling, corrections and the alarm, on the base model: it ends, reports, and can be resumed."""
+    options = ["--grpo.replay-routing", "True", "--grpo.max-extra-batches", 1, "--grpo.mismatch-alarm", 1e-30]
+    options += ["--grpo.importance-cap", 2, "--grpo.balance-weight", 1e-4, "--dtype", "bfloat16"]
+    process = experiment("r1_zero", "--workdir", tmp_path / "run", *SMALL, *options)
+    output, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, output + errors
+    assert output.count("mismatch:") == 1
+    records = read_json_lines(tmp_path / "run" / "samples.jsonl")
+    shown = [record for record in records if record["phase"] == "mismatch"]
+    assert [record["step"] for record in shown] == [1, 2, 3, 4] and all(len(r["tokens"]) == 8 for r in shown)
+    rows = read_json_lines(tmp_path / "run" / "metrics.jsonl")
+    assert all(row["routing_difference"] < 0.1 and row["extra_batches"] in (0, 1) for row in rows)
+    assert "Where sampler and trainer differ most" in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_the_report_shows_the_worst_tokens_escaped(workdir):  # noqa: F811
