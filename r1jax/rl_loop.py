@@ -4,7 +4,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -26,9 +26,10 @@ from r1jax.optimizer import OptimizerConfig
 from r1jax.policy import Policy
 from r1jax.rewards.combine import GroupRewards
 from r1jax.rewards.verdict import Submit
-from r1jax.rl import GrpoRows, Rows, completion_lengths, grpo_batch_loss, make_score, sorted_by_length
+from r1jax.rl import GrpoRows, Rows
+from r1jax.rl_layout import Layout, packed_layout, padded_layout
 from r1jax.sharding import batch_sharding, check_divides
-from r1jax.train import TrainState, check_finite, gradient_sums, make_train_step
+from r1jax.train import TrainState, check_finite, make_train_step
 
 TRAINING_STREAM = 0  # folded into the seed; r1jax.evaluation has its own, so that they never share noise
 
@@ -58,6 +59,11 @@ class GrpoConfig:
     """Updates a rollout phase; its completions are split among them at random, after advantages are computed."""
     micro_batches: int = 1
     """Parts of a mini-batch that are in memory one at a time; rows of like length go together."""
+    packing: Literal["none", "rows", "shared_prompts"] = "none"
+    """How completions are laid out for scoring and update. "rows": several in a row as long as the longest could be;
+    a micro-batch is a number of such rows, of which only the filled are run, so more micro-batches mean less padding.
+    "shared_prompts": besides, a prompt is processed once for its whole group, in a row with room for all of it, which
+    saves most for short answers to long prompts; mini-batches are then drawn of whole groups."""
     clip_epsilon: float = 0.2
     """Half-width of the ratio's trust region (not stated for R1-Zero)."""
     kl_coef: float = 0.001
@@ -71,6 +77,11 @@ class GrpoConfig:
     def rows_at_a_time(self) -> int:
         """Completions of a micro-batch."""
         return self.sampling.prompts * self.sampling.group_size // self.mini_batches // self.micro_batches
+
+    @property
+    def completions_a_prompt(self) -> int:
+        """Completions for which a prompt is processed once."""
+        return self.sampling.group_size if self.packing == "shared_prompts" else 1
 
     def check(self, mesh) -> None:
         """Raise UserError where the sizes do not fit each other or the mesh."""
@@ -88,7 +99,13 @@ class GrpoConfig:
         self.sampling.check(mesh)
         if self.sampling.top_p < 1:
             raise UserError("--grpo.sampling.top-p must be 1: the trainer's log-probabilities know no nucleus")
-        check_divides(mesh, self.rows_at_a_time, "batch", "a micro-batch")
+        if self.rows_at_a_time % self.completions_a_prompt:
+            raise UserError(
+                f"a micro-batch of {self.rows_at_a_time} rows does not hold whole groups of {group_size}, as "
+                "--grpo.packing shared_prompts needs; use fewer mini-batches or micro-batches, or another packing"
+            )
+        places = self.rows_at_a_time // self.completions_a_prompt
+        check_divides(mesh, places, "batch", "a micro-batch")
 
 
 def make_grpo_iteration(
@@ -117,20 +134,24 @@ def make_grpo_iteration(
     """
     model, tokenizer, sampling = policy.model, policy.tokenizer, config.sampling
     sample = make_sampler(model, sampling, mesh, eos_ids=tokenizer.eos_ids)
-    lengths = completion_lengths(sampling.max_new_tokens)
-    score = make_score(model, num_micro_batches=config.micro_batches * config.mini_batches, lengths=lengths)
-    sums = sorted_by_length(gradient_sums(partial(grpo_batch_loss, model)), config.micro_batches, lengths)
-    train_step = make_train_step(sums, optimizer, state_shardings, router_bias_rate=config.router_bias_rate)
+    layout = _layout(model, config)
+    train_step = make_train_step(layout.sums, optimizer, state_shardings, router_bias_rate=config.router_bias_rate)
     scalars = {"temperature": sampling.temperature, "clip_epsilon": config.clip_epsilon, "kl_coef": config.kl_coef}
     root = jax.random.fold_in(jax.random.key(seed), TRAINING_STREAM)
 
+    put = partial(jax.device_put, device=batch_sharding(mesh))
+    together = np.arange(config.completions_a_prompt)
+
     def update(state: TrainState, batch: GrpoRows, rng: np.random.Generator):
-        updates = []
-        for chosen in rng.permutation(len(batch.advantages)).reshape(config.mini_batches, -1):
-            mini_batch = jax.device_put(jax.tree.map(lambda x: x[chosen], batch), batch_sharding(mesh))
-            state, metrics = train_step(state, mini_batch, scalars)
+        updates, usage = [], np.zeros(2)
+        order = rng.permutation(len(batch.advantages) // len(together))[:, None] * len(together) + together
+        for chosen in order.reshape(config.mini_batches, -1):
+            mini_batch = jax.tree.map(lambda x: x[chosen], batch)
+            rows, places = layout.arrange(mini_batch.rows)
+            state, metrics = train_step(state, put(mini_batch._replace(rows=rows)), scalars)
             updates.append(metrics)
-        return state, {name: np.mean([m[name] for m in updates], axis=0).tolist() for name in updates[0]}
+            usage += places
+        return state, {name: np.mean([m[name] for m in updates], axis=0).tolist() for name in updates[0]}, usage
 
     def iteration(state: TrainState, reference, step: int, asked: Asked):
         records, prompts = asked.records, asked.prompts
@@ -147,8 +168,9 @@ def make_grpo_iteration(
         seconds["reward"] = tick()
 
         host_rows = _rows(rollout, *encode_prompts(codec, prompts, sampling.prompt_slots))
-        rows = jax.device_put(host_rows, batch_sharding(mesh))
-        old, ref = (score(*weights, rows, sampling.temperature) for weights in (current, reference))
+        rows, scored = layout.arrange(host_rows)
+        rows = put(rows)
+        old, ref = (layout.score(*weights, rows, sampling.temperature) for weights in (current, reference))
         metrics = _mismatch(np.asarray(old), rollout, host_rows.mask)
         seconds["scoring"] = tick()
 
@@ -158,10 +180,8 @@ def make_grpo_iteration(
         seconds["reward"] += tick()
 
         # A completion whose reward is not known gets an empty mask, so that it does not count.
-        learnt = jax.device_put(host_rows.mask & known.reshape(-1, 1), batch_sharding(mesh))
-        advantages_of_rows = jax.device_put(advantages.reshape(-1), batch_sharding(mesh))
-        batch = GrpoRows(rows._replace(mask=learnt), old, ref, advantages_of_rows)
-        state, updated = update(state, batch, rng)
+        learnt = host_rows._replace(mask=host_rows.mask & known.reshape(-1, 1))
+        state, updated, learned = update(state, GrpoRows(learnt, old, ref, advantages.reshape(-1)), rng)
         check_finite(updated, f"iteration {step}")
         seconds["update"] = tick()
 
@@ -169,9 +189,22 @@ def make_grpo_iteration(
         metrics["reward"] = float(rewards[known].mean()) if known.any() else 0.0
         metrics["masked_share"] = float(np.mean(~known))
         metrics["zero_variance_groups"] = float(np.mean(~advantages.any(axis=1)))
+        metrics["padding"] = {"scoring": _padding(*scored), "update": _padding(*learned)}
         return state, metrics | {"outcomes": judge_outcomes(groups), "seconds": seconds}, groups
 
     return iteration
+
+
+def _layout(model, config: GrpoConfig) -> Layout:
+    if config.packing == "none":
+        return padded_layout(model, width=config.sampling.max_new_tokens, rows_at_a_time=config.rows_at_a_time)
+    sharing = config.completions_a_prompt
+    return packed_layout(model, sharing=sharing, rows_at_a_time=config.rows_at_a_time // sharing)
+
+
+def _padding(tokens: float, places: float) -> float:
+    """Share of the places that went through the model which held no token."""
+    return 1.0 - float(tokens) / float(places) if places else 0.0
 
 
 def _rows(rollout, prompts, lengths) -> Rows:

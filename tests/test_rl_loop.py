@@ -171,7 +171,7 @@ def rows_of(rng, policy, batch, slots, length):
         jnp.asarray(rng.integers(4, vocab, (batch, length)), jnp.int32),
         jnp.asarray(np.arange(length)[None] < lengths[:, None]),
     )
-    score = make_score(policy.model, num_micro_batches=1, lengths=(length,))
+    score = make_score(policy.model, rows_at_a_time=batch, lengths=(length,))
     logprobs = score(policy.params, policy.router_bias, rows, 1.0)
     differing = lambda: logprobs + jnp.asarray(rng.normal(0.0, 0.5, (batch, length)), jnp.float32)
     return GrpoRows(rows, differing(), differing(), jnp.asarray(rng.normal(size=batch), jnp.float32))
@@ -187,7 +187,7 @@ def test_micro_batches_and_widths_change_nothing(policy, mesh):
         scalars = {"temperature": 1.0, "clip_epsilon": 0.2, "kl_coef": 0.1}
         sums = gradient_sums(partial(grpo_batch_loss, model))
         whole = jax.jit(sums)(params, policy.router_bias, batch, scalars)
-        parts = jax.jit(sorted_by_length(sums, 4, completion_lengths(16)))(params, policy.router_bias, batch, scalars)
+        parts = jax.jit(sorted_by_length(sums, 2, completion_lengths(16)))(params, policy.router_bias, batch, scalars)
         whole, parts = jax.tree.map(np.asarray, (whole, parts))
     finally:
         jax.config.update("jax_enable_x64", False)

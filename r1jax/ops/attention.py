@@ -8,20 +8,26 @@ from r1jax.ops.wide import wide
 _MASKED = -1e30  # finite, so that a row with no visible key gives a uniform distribution instead of NaN
 
 
-def attention_mask(query_positions, key_positions, query_segments=None, key_segments=None) -> jax.Array:
-    """Which keys each query may see: those of its own segment at its own position or earlier.
+def attention_mask(
+    query_positions, key_positions, query_segments=None, key_segments=None, query_parents=None
+) -> jax.Array:
+    """Which keys each query may see: those of its own segment, or its parent, at its own position or earlier.
 
     Args:
       query_positions: [B, T] int32.
       key_positions: [B, S] int32; a negative position marks an empty cache slot, which nobody sees.
       query_segments, key_segments: [B, T] and [B, S] int32, or None for one sequence a row.
+      query_parents: [B, T] int32, a second segment that a query sees, such as the prompt of its completion, or None.
 
     Returns:
       [B, T, S] bool.
     """
     visible = (key_positions[:, None, :] <= query_positions[:, :, None]) & (key_positions >= 0)[:, None, :]
     if query_segments is not None:
-        visible &= query_segments[:, :, None] == key_segments[:, None, :]
+        related = query_segments[:, :, None] == key_segments[:, None, :]
+        if query_parents is not None:
+            related |= query_parents[:, :, None] == key_segments[:, None, :]
+        visible &= related
     return visible
 
 
