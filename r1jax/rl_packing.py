@@ -66,30 +66,18 @@ def pack_rows(rows: Rows, *, sharing: int = 1) -> PackedRows:
     plan = _plan(prompt_lengths, lengths.reshape(count, sharing), length, sharing * width)
 
     # All zeros at first: the system hands out such memory without touching it, and most of it may stay empty.
-    tokens, positions, segments = np.zeros((3, count, length), np.int32)
-    parents = np.zeros((count, length), np.int32) if sharing > 1 else None
-    sources, targets = np.zeros((2, count, sharing * width), np.int32)
+    grid = lambda width: np.zeros((count, width), np.int32)
+    packed = PackedRows(
+        tokens=grid(length), positions=grid(length), segments=grid(length),
+        parents=grid(length) if sharing > 1 else None,
+        sources=grid(sharing * width), targets=grid(sharing * width),
+        row=np.where(lengths > 0, plan.row.repeat(sharing), -1).astype(np.int32),
+        start=plan.start.astype(np.int32), mask=rows.mask,
+    )  # fmt: skip
     steps = np.arange(length, dtype=np.int32)
-    for prompt in np.flatnonzero(plan.row >= 0):
-        size, place = prompt_lengths[prompt], _run(plan.row[prompt], plan.place[prompt], prompt_lengths[prompt])
-        tokens[place], positions[place] = rows.prompts[prompt * sharing, slots - size :], steps[:size]
-        segments[place] = plan.segment[prompt]
-        if sharing > 1:
-            parents[place] = plan.segment[prompt]
-    row = np.where(lengths > 0, plan.row.repeat(sharing), -1).astype(np.int32)
-    for index in np.flatnonzero(row >= 0):
-        prompt, at, inputs = index // sharing, plan.completion_place[index], lengths[index] - 1
-        place, made = _run(row[index], at, inputs), plan.start[index]
-        size = prompt_lengths[prompt]
-        tokens[place], positions[place] = rows.tokens[index, :inputs], steps[size : size + inputs]
-        segments[place] = plan.completion_segment[index]
-        if sharing > 1:
-            parents[place] = plan.segment[prompt]
-        sources[row[index], made] = plan.place[prompt] + size - 1
-        sources[_run(row[index], made + 1, inputs)] = steps[at : at + inputs]
-        targets[_run(row[index], made, inputs + 1)] = rows.tokens[index, : inputs + 1]
-    start = plan.start.astype(np.int32)
-    return PackedRows(tokens, positions, segments, parents, sources, targets, row, start, rows.mask)
+    _lay_prompts(packed, rows, plan, steps)
+    _lay_completions(packed, rows, lengths, plan, steps)
+    return packed
 
 
 def packed_logprobs(model: ModelConfig, params, router_bias, packed: PackedRows, *, temperature=1.0):
@@ -204,6 +192,34 @@ def _plan(prompt_lengths, lengths, row_length: int, row_predictions: int) -> _Pl
     completion_segment = segment[:, None] + np.cumsum(numbered, -1)
     start = before(predictions)[:, None] + _exclusive_sum(lengths)
     return _Plan(row, place, segment, *(x.reshape(-1) for x in (completion_place, completion_segment, start)))
+
+
+def _lay_prompts(packed: PackedRows, rows: Rows, plan: _Plan, steps) -> None:
+    """Write the prompts of a plan into packed arrays; `steps` counts the places of a row."""
+    slots, sharing = rows.prompts.shape[1], len(rows.mask) // len(plan.row)
+    for prompt in np.flatnonzero(plan.row >= 0):
+        size = rows.prompt_lengths[prompt * sharing]
+        place = _run(plan.row[prompt], plan.place[prompt], size)
+        packed.tokens[place], packed.positions[place] = rows.prompts[prompt * sharing, slots - size :], steps[:size]
+        packed.segments[place] = plan.segment[prompt]
+        if packed.parents is not None:
+            packed.parents[place] = plan.segment[prompt]
+
+
+def _lay_completions(packed: PackedRows, rows: Rows, lengths, plan: _Plan, steps) -> None:
+    """Write the completions, and what is predicted from where."""
+    sharing = len(rows.mask) // len(plan.row)
+    for index in np.flatnonzero(lengths):
+        row, at, made = packed.row[index], plan.completion_place[index], plan.start[index]
+        prompt, size, inputs = index // sharing, rows.prompt_lengths[index], lengths[index] - 1
+        place = _run(row, at, inputs)
+        packed.tokens[place], packed.positions[place] = rows.tokens[index, :inputs], steps[size : size + inputs]
+        packed.segments[place] = plan.completion_segment[index]
+        if packed.parents is not None:
+            packed.parents[place] = plan.segment[prompt]
+        packed.sources[row, made] = plan.place[prompt] + size - 1
+        packed.sources[_run(row, made + 1, inputs)] = steps[at : at + inputs]
+        packed.targets[_run(row, made, inputs + 1)] = rows.tokens[index, : inputs + 1]
 
 
 def _best_fit(sizes, predictions, row_length: int, row_predictions: int) -> list[list[int]]:

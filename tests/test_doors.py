@@ -34,6 +34,8 @@ DOORS = {
     "doctor": {"evaluation", "rewards"},
     "judging": {"config", "data", "generation", "models", "ops", "policy", "rewards", "sharding"},
     "rl": {"generation", "models", "objectives", "ops", "train"},
+    "rl_packing": {"models", "objectives", "rl"},
+    "rl_layout": {"models", "rl", "rl_packing", "train"},
 }
 DOORS["provenance"] = {"config"}
 DOORS["rl_loop"] = DOORS.keys() - {"report", "launch"}
