@@ -69,7 +69,7 @@ def warning(figures: dict, alarm: float, *, dtype: str, replaying: bool) -> str:
     """
     routing = figures.get("routing_difference")
     advice = [
-        "--grpo.replay-routing True" if routing and not replaying else "",
+        "--grpo.replay-routing" if routing and not replaying else "",
         "--grpo.importance-cap 2",
         "--dtype float32" if dtype != "float32" else "",
     ]

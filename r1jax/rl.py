@@ -1,4 +1,7 @@
-"""One iteration of GRPO as pure functions: rows from rollouts, log-probabilities by the trainer, and the loss."""
+"""One iteration of GRPO as pure functions: rows from rollouts, log-probabilities by the trainer, and the loss.
+
+Rows are padded here; `r1jax.rl_packing` packs them.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -25,7 +28,7 @@ class Rows(NamedTuple):
     tokens: jax.Array
     """[B, T] int32."""
     mask: jax.Array
-    """[B, T] bool: the completion, its end-of-sequence token included."""
+    """[B, T] bool: the completion, its end-of-sequence token included. A row without any is skipped."""
     replay: jax.Array | None = None
     """[B, S + T, L, K] int16, experts that the L MoE layers take for each token (-1: the router chooses, as it does
     everywhere where this is None)."""
@@ -37,6 +40,7 @@ class GrpoRows(NamedTuple):
     """Rows with all that the objective needs."""
 
     rows: Rows
+    """Or anything else that has a mask and whose log-probabilities can be told, such as packed rows."""
     old_logprobs: jax.Array
     """[B, T] float32."""
     ref_logprobs: jax.Array
@@ -66,38 +70,39 @@ def experts_of(rollout: Rollout) -> np.ndarray | None:
 def routed_logprobs(model: ModelConfig, params, router_bias, rows: Rows, *, temperature=1.0):
     """Log-probabilities and entropies of the completions' tokens, [B, T] each, and the Routing of all their tokens.
 
-    Experts are those of `rows.replay` where it has them (routing replay, arXiv 2510.11370, section 4).
+    Experts are those of `rows.replay` where it has them (routing replay, arXiv 2510.11370, section 4). A completion's last
+    token is not run through the model, for nothing is predicted from it.
     """
     slots, length = rows.prompts.shape[1], rows.tokens.shape[1]
     tokens = jnp.concatenate([rows.prompts, rows.tokens], axis=1)[:, :-1]
-    inside = prompt_positions(rows.prompt_lengths, slots)
-    after = jnp.where(rows.mask, rows.prompt_lengths[:, None] + jnp.arange(length), -1)
-    positions = jnp.concatenate([inside, after], axis=1)[:, :-1]
-    replay = None if rows.replay is None else _by_layer(rows.replay)
+    inside = jnp.where(rows.mask.any(-1, keepdims=True), prompt_positions(rows.prompt_lengths, slots), -1)
+    after = jnp.where(rows.mask[:, 1:], rows.prompt_lengths[:, None] + jnp.arange(length - 1), -1)
+    positions = jnp.concatenate([inside, after], axis=1)
+    replay = None if rows.replay is None else by_layer(rows.replay[:, :-1])
     hidden, _, routing = forward_with_routing(model, params, router_bias, tokens, positions, replay=replay)
     hidden, head = hidden[:, slots - 1 :], output_head(model, params)
     return *token_logprobs(hidden, head, rows.tokens, temperature=temperature), routing
 
 
 def completion_logprobs(model: ModelConfig, params, router_bias, rows: Rows, *, temperature=1.0):
-    """Log-probabilities and entropies of the completions' tokens, [B, T] each, and expert load [num_moe_layers, E]."""
+    """Log-probabilities and entropies of the completions' tokens, [B, T] each, and expert load [num_routers, E]."""
     *values, routing = routed_logprobs(model, params, router_bias, rows, temperature=temperature)
     return *values, routing.load
 
 
-def _by_layer(experts):
-    """[B, S + T, L, K] of all tokens as [L, B, S + T - 1, K] int32 of those that a forward pass is fed."""
-    return jnp.moveaxis(experts[:, :-1], 2, 0).astype(jnp.int32)
+def by_layer(experts):
+    """Recorded experts [B, T, L, K] as the model takes them, [L, B, T, K] int32."""
+    return jnp.moveaxis(experts, 2, 0).astype(jnp.int32)
 
 
 def count_routing_differences(chosen, recorded):
     """Decisions (token, layer) whose set of experts is not the recorded one, and recorded decisions: [B, 2] float32.
 
     Args:
-      chosen: [num_routers, B, S + T - 1, K] int32, from a Routing.
-      recorded: [B, S + T, L, K], -1 where there is no record.
+      chosen: [num_routers, B, T, K] int32, from a Routing.
+      recorded: [B, T, L, K], of the same tokens; -1 where there is no record.
     """
-    recorded = _by_layer(recorded)
+    recorded = by_layer(recorded)
     known = recorded[..., 0] >= 0
     differ = jnp.any(jnp.sort(chosen[: len(recorded)], -1) != jnp.sort(recorded, -1), -1) & known
     return jnp.stack([differ.sum((0, 2)), known.sum((0, 2))], -1).astype(jnp.float32)
@@ -146,7 +151,7 @@ def completion_lengths(total: int) -> tuple[int, ...]:
     return tuple(sorted({max(total >> shift, min(total, 16)) for shift in (3, 2, 1, 0)}))
 
 
-def make_score(model: ModelConfig, *, num_micro_batches: int, lengths: tuple[int, ...]):
+def make_score(model: ModelConfig, *, rows_at_a_time: int, lengths: tuple[int, ...]):
     """Compile score(params, router_bias, rows, temperature) -> [B, T] log-probabilities of the trainer.
 
     Of rows with `recorded` experts it also returns what `count_routing_differences` says: (logprobs, counts).
@@ -161,26 +166,28 @@ def make_score(model: ModelConfig, *, num_micro_batches: int, lengths: tuple[int
             padded = jnp.pad(values, ((0, 0), (0, width - values.shape[1])))
             if part.recorded is None:
                 return padded
-            return padded, count_routing_differences(routing.experts, part.recorded)
+            return padded, count_routing_differences(routing.experts, part.recorded[:, :-1])
 
         order = jnp.argsort(rows.mask.sum(-1))
         by_length = jax.tree.map(lambda x: x[order], rows)
-        scores = over_micro_batches(at_shortest_length(logprobs, lengths), num_micro_batches, collect=True)(by_length)
+        parts = len(order) // rows_at_a_time
+        scores = over_micro_batches(at_shortest_length(logprobs, lengths), parts, collect=True)(by_length)
         return jax.tree.map(lambda x: x[jnp.argsort(order)], scores)
 
     return score
 
 
-def grpo_batch_loss(model: ModelConfig, params, router_bias, batch: GrpoRows, scalars) -> LossOutput:
+def grpo_batch_loss(
+    model: ModelConfig, params, router_bias, batch: GrpoRows, scalars, *, logprobs_of=routed_logprobs
+) -> LossOutput:
     """The GRPO objective of a model on rows.
 
     `scalars` holds temperature, clip_epsilon and kl_coef, and for what is wanted besides: clip_epsilon_high
     (clip-higher), importance_cap (truncated importance sampling), balance_weight (that of a token, by which the
     sequence-wise balance of experts enters the sum over completions).
     """
-    logprobs, entropy, routing = routed_logprobs(
-        model, params, router_bias, batch.rows, temperature=scalars["temperature"]
-    )
+    temperature = scalars["temperature"]
+    logprobs, entropy, routing = logprobs_of(model, params, router_bias, batch.rows, temperature=temperature)
     mask, weights = batch.rows.mask, None
     if "importance_cap" in scalars:
         mismatch = token_ratio(log_ratio(batch.old_logprobs, batch.sampler_logprobs, mask))
@@ -197,13 +204,23 @@ def grpo_batch_loss(model: ModelConfig, params, router_bias, batch: GrpoRows, sc
     return LossOutput(loss, count, metrics, routing.load)
 
 
-def sorted_by_length(sums_fn, num_micro_batches: int, lengths: tuple[int, ...]):
+def sorted_by_length(sums_fn, rows_at_a_time: int, lengths: tuple[int, ...]):
     """Wrap `sums_fn` so that a batch of GrpoRows is cut into micro-batches of like length, each at its own width."""
 
     def sums(params, router_bias, batch: GrpoRows, scalars):
         order = jnp.argsort(batch.rows.mask.sum(-1))
         batch = jax.tree.map(lambda x: x[order], batch)
         part_sums = at_shortest_length(lambda part: sums_fn(params, router_bias, part, scalars), lengths)
-        return over_micro_batches(part_sums, num_micro_batches)(batch)
+        return over_micro_batches(part_sums, len(order) // rows_at_a_time)(batch)
 
     return sums
+
+
+def padded_places(rows: Rows, rows_at_a_time: int, lengths: tuple[int, ...]) -> tuple[int, int]:
+    """Tokens of rows of numpy arrays, and places that length-sorted micro-batches of them take, padding included."""
+    completions = np.sort(rows.mask.sum(-1))
+    longest = completions.reshape(-1, rows_at_a_time).max(-1)
+    widths = np.array(lengths)[np.searchsorted(lengths, longest)] + rows.prompts.shape[1] - 1
+    kept = rows.mask.any(-1)
+    tokens = rows.prompt_lengths[kept].sum() + completions.sum() - kept.sum()
+    return int(tokens), int(widths.sum() * rows_at_a_time)

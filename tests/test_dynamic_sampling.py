@@ -21,7 +21,7 @@ from r1jax.policy import freeze
 from r1jax.rewards.combine import GroupRewards
 from r1jax.rewards.judgement import Judgement
 from r1jax.rewards.verdict import judge_inline
-from r1jax.rl import GrpoRows, Rows, grpo_batch_loss
+from r1jax.rl import GrpoRows, Rows, grpo_batch_loss, routed_logprobs
 from r1jax.rl_loop import Asked
 from r1jax.rl_stage import RlStageConfig, ask_training
 from r1jax.sharding import MeshConfig, make_mesh
@@ -127,9 +127,9 @@ def verdict(record, text):
 traced, submitted = [], []
 
 
-def spying_loss(model, params, router_bias, batch, scalars):
+def spying_loss(model, params, router_bias, batch, scalars, *, logprobs_of):
     traced.append((sorted(scalars), batch.sampler_logprobs is not None))
-    return grpo_batch_loss(model, params, router_bias, batch, scalars)
+    return grpo_batch_loss(model, params, router_bias, batch, scalars, logprobs_of=logprobs_of)
 
 
 def spying_submit(records, texts):
@@ -225,5 +225,7 @@ def test_the_loss_on_the_page_is_one():
     experts = array(4, 20, model.num_moe_layers, model.num_experts_per_token, dtype=np.int16)
     rows = Rows(whole(4, 12), whole(4), whole(4, 8), array(4, 8, dtype=bool), replay=experts)
     batch = GrpoRows(rows, array(4, 8), array(4, 8), array(4), array(4, 8))
-    output = jax.eval_shape(functools.partial(names["gspo"], model), params, bias, batch, {"temperature": 1.0})
+    output = jax.eval_shape(
+        functools.partial(names["gspo"], model, logprobs_of=routed_logprobs), params, bias, batch, {"temperature": 1.0}
+    )
     assert output.loss_sum.shape == output.count.shape == () and output.load.shape == bias.shape

@@ -159,7 +159,7 @@ def test_a_stage_warns_once_a_crossing_and_keeps_the_worst_tokens_of_every_alarm
 @pytest.mark.slow
 def test_a_run_with_everything_on(experiment, tmp_path):
     """Replay, dynamic sampling, corrections and the alarm, on the base model: it ends, reports, and can be resumed."""
-    options = ["--grpo.replay-routing", "True", "--grpo.max-extra-batches", 1, "--grpo.mismatch-alarm", 1e-30]
+    options = ["--grpo.replay-routing", "--grpo.max-extra-batches", 1, "--grpo.mismatch-alarm", 1e-30]
     options += ["--grpo.importance-cap", 2, "--grpo.balance-weight", 1e-4, "--dtype", "bfloat16"]
     process = experiment("r1_zero", "--workdir", tmp_path / "run", *SMALL, *options)
     output, errors = process.communicate(timeout=600)

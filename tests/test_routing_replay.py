@@ -30,6 +30,7 @@ from r1jax.rl import (
     rows_of,
 )
 from r1jax.rl_loop import make_grpo_iteration
+from r1jax.rl_packing import make_packed_score, pack_rows
 from r1jax.sharding import MeshConfig, make_mesh
 
 CONFIG = tiny(num_layers=3, num_dense_layers=1)
@@ -69,7 +70,7 @@ def sampled(dtype: str):
 def trained(dtype: str, *, replay: bool):
     """The trainer's log-probabilities of the same rows, and how many routing decisions differ, of how many."""
     rows, experts, _ = sampled(dtype)
-    score = make_score(dataclasses.replace(CONFIG, dtype=dtype), num_micro_batches=2, lengths=(LENGTH,))
+    score = make_score(dataclasses.replace(CONFIG, dtype=dtype), rows_at_a_time=8, lengths=(LENGTH,))
     logprobs, counts = score(*undecided(), rows._replace(replay=experts if replay else None, recorded=experts), 1.0)
     return np.asarray(logprobs), np.asarray(counts)
 
@@ -110,14 +111,14 @@ def test_differences_are_those_of_a_loop(replay):
             differing[row] += set(recorded.tolist()) != set(np.asarray(routing.experts)[layer, row, place].tolist())
     fed = rows.prompt_lengths + rows.mask.sum(1) - 1
     np.testing.assert_array_equal(known, CONFIG.num_moe_layers * fed)
-    counts = count_routing_differences(routing.experts, jnp.asarray(experts))
+    counts = count_routing_differences(routing.experts, jnp.asarray(experts[:, :-1]))
     np.testing.assert_array_equal(counts, np.stack([differing, known], 1))
     np.testing.assert_array_equal(trained("float32", replay=replay)[1][:, 1], known)
     assert 0 < differing.sum() < known.sum()
 
 
 def test_the_order_of_experts_is_no_difference():
-    recorded = np.array([[[[1, 4]], [[2, 3]], [[-1, -1]], [[0, 1]]]], np.int16)  # the last is never fed
+    recorded = np.array([[[[1, 4]], [[2, 3]], [[-1, -1]]]], np.int16)
     chosen = np.array([[[[4, 1], [2, 5], [0, 7]]]], np.int32)
     np.testing.assert_array_equal(count_routing_differences(jnp.asarray(chosen), jnp.asarray(recorded)), [[1.0, 2.0]])
 
@@ -226,3 +227,16 @@ def test_settings_for_experts_need_experts(mesh):
 def test_impossible_settings_are_refused(mesh, change):
     with pytest.raises(UserError, match=next(iter(change)).replace("_", "-")):
         dataclasses.replace(tiny_policy.CONFIG, **change).check(mesh)
+
+
+@pytest.mark.parametrize("sharing", [1, GROUP])
+def test_packed_rows_replay_the_same_experts(sharing):
+    """Packed, and with prompts laid once for their group: the log-probabilities and the counts of padded rows."""
+    rows, experts, sampler = sampled("float32")
+    packed = pack_rows(rows._replace(replay=experts, recorded=experts), sharing=sharing)
+    logprobs, counts = make_packed_score(CONFIG, rows_at_a_time=2)(*undecided(), packed, 1.0)
+    np.testing.assert_allclose(np.asarray(logprobs)[rows.mask], sampler[rows.mask], atol=1e-5)
+    recorded = (experts[..., 0] >= 0).sum((1, 2))
+    prompts = CONFIG.num_moe_layers * rows.prompt_lengths.sum() * (1 - 1 / sharing)
+    assert np.asarray(counts)[:, 1].sum() == recorded.sum() - prompts
+    assert 0 < np.asarray(counts)[:, 0].sum() < 0.8 * recorded.sum()

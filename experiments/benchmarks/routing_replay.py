@@ -86,7 +86,9 @@ def main(config: Config) -> None:
     )  # fmt: skip
     with jax.set_mesh(mesh):
         sample = make_sampler(policy.model, sampling, mesh, eos_ids=policy.tokenizer.eos_ids)
-        score = make_score(policy.model, num_micro_batches=8, lengths=(config.max_new_tokens,))
+        score = make_score(
+            policy.model, rows_at_a_time=config.prompts * config.group_size // 8, lengths=(config.max_new_tokens,)
+        )
         runs = [measure(config, policy, sample, score, seed) for seed in range(config.seeds)]
     names = list(runs[0])
     table = Table(f"{config.dtype}, {config.seeds} seeds of {config.prompts} x {config.group_size}", *names, "ratio")

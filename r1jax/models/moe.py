@@ -11,6 +11,7 @@ from r1jax.models.config import ModelConfig
 from r1jax.models.layers import MLP, fp8_recipe, weight
 from r1jax.ops.fp8 import fp8_linear, fp8_ragged
 from r1jax.ops.moe import expert_load, experts_dense, experts_each, experts_ragged, route, sequence_balance
+from r1jax.ops.wide import wide
 
 
 class Routing(NamedTuple):
@@ -62,7 +63,7 @@ class MoE(nn.Module):
 
         tokens = x.reshape(-1, embed_dim)
         softmax = config.router_score == "softmax"
-        scores = (jax.nn.softmax if softmax else jax.nn.sigmoid)(tokens.astype(jnp.float32) @ router)
+        scores = (jax.nn.softmax if softmax else jax.nn.sigmoid)(tokens.astype(wide(tokens)) @ router)
         choose = partial(
             route,
             scores,
