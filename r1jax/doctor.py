@@ -26,9 +26,11 @@ def diagnose(
     findings = []
 
     if metrics["sampler_mismatch"] > 1e-2:
+        routing = metrics.get("routing_difference")
+        routed = "" if routing is None else f"; {percent(routing)} of the routing decisions differ"
         findings.append(
             f"sampler and trainer disagree by {metrics['sampler_mismatch']:.2g} nats a token "
-            f"(largest {metrics['sampler_mismatch_max']:.2g}): they do not compute the same policy. Look at "
+            f"(largest {metrics['sampler_mismatch_max']:.2g}{routed}): they do not compute the same policy. Look at "
             "temperature, precision and expert routing before anything else."
         )
     findings += [_undecided(name, rates, flat) for name, rates in metrics["outcomes"].items() if _failed(name, flat)]

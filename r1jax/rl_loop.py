@@ -1,6 +1,5 @@
 """The host's side of GRPO: one iteration from prompts to an updated policy."""
 
-import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -9,7 +8,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from r1jax.config import UserError
+from r1jax.dynamic_sampling import Batch, draw_informative
 from r1jax.evaluation import (
     Codec,
     Response,
@@ -20,17 +19,21 @@ from r1jax.evaluation import (
     respond,
     submit_groups,
 )
-from r1jax.generation.sampler import SamplingConfig, make_sampler
+from r1jax.generation.sampler import make_sampler
+from r1jax.grpo_config import GrpoConfig, loss_scalars, recorded_sampling
+from r1jax.mismatch import compare, describe_tokens, worst_tokens
 from r1jax.objectives import group_advantages
-from r1jax.optimizer import OptimizerConfig
 from r1jax.policy import Policy
 from r1jax.rewards.combine import GroupRewards
 from r1jax.rewards.verdict import Submit
-from r1jax.rl import GrpoRows, Rows, completion_lengths, grpo_batch_loss, make_score, sorted_by_length
-from r1jax.sharding import batch_sharding, check_divides
-from r1jax.train import TrainState, check_finite, gradient_sums, make_train_step
+from r1jax.rl import GrpoRows, Rows, experts_of, grpo_batch_loss, rows_of
+from r1jax.rl_layout import Layout, Loss, packed_layout, padded_layout
+from r1jax.sharding import batch_sharding
+from r1jax.train import TrainState, check_finite, make_train_step
 
 TRAINING_STREAM = 0  # folded into the seed; r1jax.evaluation has its own, so that they never share noise
+EXTRA_STREAM = 2  # of the extra batches of dynamic sampling
+WORST_TOKENS = 8  # of an iteration, whose records are kept
 
 
 class Asked(NamedTuple):
@@ -46,49 +49,14 @@ Reward = Callable[[int, Asked, list[list[Response]], np.random.Generator], Group
 """(iteration, P problems, P groups of G judged responses, rng) -> numbers to be maximised, and which are known."""
 
 
-@dataclasses.dataclass(frozen=True)
-class GrpoConfig:
-    """Group Relative Policy Optimization; a default is the paper's value for R1-Zero where the paper states one."""
+class Experience(NamedTuple):
+    """What an iteration learnt from."""
 
-    optimizer: OptimizerConfig
-    iterations: int
-    """Rollout phases, each followed by one pass over its samples."""
-    sampling: SamplingConfig = SamplingConfig()
-    mini_batches: int = 16
-    """Updates a rollout phase; its completions are split among them at random, after advantages are computed."""
-    micro_batches: int = 1
-    """Parts of a mini-batch that are in memory one at a time; rows of like length go together."""
-    clip_epsilon: float = 0.2
-    """Half-width of the ratio's trust region (not stated for R1-Zero)."""
-    kl_coef: float = 0.001
-    """Weight of the KL penalty towards the reference."""
-    reference_every: int = 400
-    """Updates after which the policy becomes the reference; a multiple of mini_batches."""
-    router_bias_rate: float = 0.0
-    """Step of expert balancing (not stated for RL; 0 at the end of DeepSeek-V3's pre-training)."""
-
-    @property
-    def rows_at_a_time(self) -> int:
-        """Completions of a micro-batch."""
-        return self.sampling.prompts * self.sampling.group_size // self.mini_batches // self.micro_batches
-
-    def check(self, mesh) -> None:
-        """Raise UserError where the sizes do not fit each other or the mesh."""
-        prompts, group_size = self.sampling.prompts, self.sampling.group_size
-        rows = prompts * group_size
-        if rows % (self.mini_batches * self.micro_batches):
-            raise UserError(
-                f"{prompts} prompts x {group_size} completions = {rows} rows do not divide into "
-                f"{self.mini_batches} mini-batches of {self.micro_batches} micro-batches"
-            )
-        if self.reference_every % self.mini_batches:
-            raise UserError(
-                f"reference_every {self.reference_every} is not a multiple of mini_batches {self.mini_batches}"
-            )
-        self.sampling.check(mesh)
-        if self.sampling.top_p < 1:
-            raise UserError("--grpo.sampling.top-p must be 1: the trainer's log-probabilities know no nucleus")
-        check_divides(mesh, self.rows_at_a_time, "batch", "a micro-batch")
+    asked: Asked
+    groups: list[list[Response]]
+    """Judged responses to each problem."""
+    worst_tokens: list[dict]
+    """Where sampler and trainer differ most; see `describe_tokens`."""
 
 
 def make_grpo_iteration(
@@ -101,6 +69,7 @@ def make_grpo_iteration(
     seed: int,
     submit: Submit,
     reward: Reward,
+    loss: Loss = grpo_batch_loss,
 ):
     """Compile one iteration of GRPO.
 
@@ -109,80 +78,143 @@ def make_grpo_iteration(
       submit: begins to judge completions, which goes on while the trainer's log-probabilities are computed;
         `RewardPool.submit`, or `partial(judge_inline, judges)`. "accuracy" and "format" must be among the judges.
       reward: what is maximised.
+      loss: what is minimised; compose another one from `r1jax.objectives`.
 
     Returns:
-      iteration(state, reference, step, asked) -> (state, metrics, groups). `state` is donated; `reference` is (params,
-      router_bias) of the reference policy; `step` names the iteration and its noise; `asked` are
-      config.sampling.prompts problems. Metrics are floats, `groups` the judged responses.
+      iteration(state, reference, step, asked, more=None) -> (state, metrics, Experience). `state` is donated;
+      `reference` is (params, router_bias) of the reference policy; `step` names the iteration and its noise; `asked`
+      are config.sampling.prompts problems; `more(extra)` are as many new ones for dynamic sampling, extra from 1.
+      Metrics are floats.
+
+    Raises:
+      UserError: a setting is for mixtures of experts, and the model is none.
     """
-    model, tokenizer, sampling = policy.model, policy.tokenizer, config.sampling
+    model, tokenizer, sampling = policy.model, policy.tokenizer, recorded_sampling(policy.model, config)
     sample = make_sampler(model, sampling, mesh, eos_ids=tokenizer.eos_ids)
-    lengths = completion_lengths(sampling.max_new_tokens)
-    score = make_score(model, num_micro_batches=config.micro_batches * config.mini_batches, lengths=lengths)
-    sums = sorted_by_length(gradient_sums(partial(grpo_batch_loss, model)), config.micro_batches, lengths)
-    train_step = make_train_step(sums, optimizer, state_shardings, router_bias_rate=config.router_bias_rate)
-    scalars = {"temperature": sampling.temperature, "clip_epsilon": config.clip_epsilon, "kl_coef": config.kl_coef}
-    root = jax.random.fold_in(jax.random.key(seed), TRAINING_STREAM)
+    layout = _layout(model, config, loss)
+    train_step = make_train_step(layout.sums, optimizer, state_shardings, router_bias_rate=config.router_bias_rate)
+    put = partial(jax.device_put, device=batch_sharding(mesh))
+    together = np.arange(config.completions_a_prompt)
 
-    def update(state: TrainState, batch: GrpoRows, rng: np.random.Generator):
-        updates = []
-        for chosen in rng.permutation(len(batch.advantages)).reshape(config.mini_batches, -1):
-            mini_batch = jax.device_put(jax.tree.map(lambda x: x[chosen], batch), batch_sharding(mesh))
-            state, metrics = train_step(state, mini_batch, scalars)
-            updates.append(metrics)
-        return state, {name: np.mean([m[name] for m in updates], axis=0).tolist() for name in updates[0]}
-
-    def iteration(state: TrainState, reference, step: int, asked: Asked):
-        records, prompts = asked.records, asked.prompts
+    def draw(weights, asked: Asked, key, clock: _Clock):
+        """A batch, sampled, and a function that waits for its judged responses."""
         codec = asked.codec or tokenizer
-        clock = [time.monotonic()]
-        tick = lambda: clock.append(time.monotonic()) or clock[-1] - clock[-2]
+        prompts = encode_prompts(codec, asked.prompts, sampling.prompt_slots)
+        rollout, texts = respond(partial(sample, weights, key=key), codec, asked.prompts, sampling.prompt_slots)
+        clock.tick("rollout")
+        judging = submit_groups(submit, asked.records, texts)
+        clock.tick("reward")
+        return Batch(asked.records, asked.prompts, *prompts, rollout), partial(judged_groups, judging, rollout, texts)
+
+    def draw_until_informative(weights, asked: Asked, more, step: int, clock: _Clock):
+        def draw_judged(extra: int):
+            problems = more(extra) if extra else asked
+            batch, wait = draw(weights, problems, _sampling_key(seed, step, extra), clock)
+            return batch, wait()
+
+        drawn = draw_informative(draw_judged, config.max_extra_batches)
+        clock.tick("reward")
+        return drawn
+
+    def compute_logprobs(weights, reference, rows: Rows, experts):
+        """Old and reference log-probabilities, the share of routing decisions that differ, and of padding."""
+        rows, places = layout.arrange(rows._replace(recorded=experts))
+        rows = put(rows)
+        if config.replay_routing:
+            scored = layout.score(*weights, rows._replace(replay=rows.recorded), sampling.temperature)
+        else:
+            scored = layout.score(*weights, rows, sampling.temperature)
+        old, counts = (scored, None) if experts is None else scored
+        ref = layout.score(*reference, rows._replace(recorded=None), sampling.temperature)
+        if counts is None:
+            return old, ref, {}, places
+        differing, known = np.asarray(counts, np.float64).sum(0)
+        return old, ref, {"routing_difference": float(differing / max(known, 1))}, places
+
+    def update(state: TrainState, batch: GrpoRows, scalars: dict, rng: np.random.Generator):
+        updates, usage = [], np.zeros(2)
+        order = rng.permutation(len(batch.advantages) // len(together))[:, None] * len(together) + together
+        for chosen in order.reshape(config.mini_batches, -1):
+            mini_batch = jax.tree.map(lambda x: x[chosen], batch)
+            rows, places = layout.arrange(mini_batch.rows)
+            state, metrics = train_step(state, put(mini_batch._replace(rows=rows)), scalars)
+            updates.append(metrics)
+            usage += places
+        return state, {name: np.mean([m[name] for m in updates], axis=0).tolist() for name in updates[0]}, usage
+
+    def iteration(state: TrainState, reference, step: int, asked: Asked, more: Callable[[int], Asked] | None = None):
+        clock, weights = _Clock(), (state.params, state.router_bias)
         rng = np.random.default_rng((seed, TRAINING_STREAM, step))
-        current = (state.params, state.router_bias)
-        drawn = partial(sample, current, key=jax.random.fold_in(root, step))
-        rollout, texts = respond(drawn, codec, prompts, sampling.prompt_slots)
-        seconds = {"rollout": tick()}
+        if config.max_extra_batches:
+            batch, groups, informative, metrics = draw_until_informative(weights, asked, more, step, clock)
+            wait = lambda: groups
+        else:
+            batch, wait = draw(weights, asked, _sampling_key(seed, step, 0), clock)
+            informative, metrics = np.ones(len(batch.records), bool), {}
+        asked, rollout = asked._replace(records=batch.records, prompts=batch.texts), batch.rollout
 
-        judging = submit_groups(submit, records, texts)
-        seconds["reward"] = tick()
+        host_rows = rows_of(batch.prompts, batch.lengths, rollout)
+        experts, sampler = experts_of(rollout), rollout.sampler_logprobs.reshape(host_rows.mask.shape)
+        old, ref, routing, scored = compute_logprobs(weights, reference, host_rows, experts)
+        old_of_groups = np.asarray(old).reshape(rollout.mask.shape)
+        compared = rollout.sampler_logprobs, old_of_groups, rollout.mask
+        metrics |= compare(*compared) | routing
+        places, codec = worst_tokens(*compared, WORST_TOKENS), asked.codec or tokenizer
+        worst = describe_tokens(places, rollout.tokens, *compared[:2], codec.decode)
+        clock.tick("scoring")
 
-        host_rows = _rows(rollout, *encode_prompts(codec, prompts, sampling.prompt_slots))
-        rows = jax.device_put(host_rows, batch_sharding(mesh))
-        old, ref = (score(*weights, rows, sampling.temperature) for weights in (current, reference))
-        metrics = _mismatch(np.asarray(old), rollout, host_rows.mask)
-        seconds["scoring"] = tick()
-
-        groups = judged_groups(judging, rollout, texts)
+        groups = wait()
         rewards, known, parts = reward(step, asked, groups, rng)
-        advantages = np.asarray(group_advantages(rewards, known))
-        seconds["reward"] += tick()
+        advantages = np.asarray(group_advantages(rewards, known)) * informative[:, None]
+        clock.tick("reward")
 
         # A completion whose reward is not known gets an empty mask, so that it does not count.
-        learnt = jax.device_put(host_rows.mask & known.reshape(-1, 1), batch_sharding(mesh))
-        advantages_of_rows = jax.device_put(advantages.reshape(-1), batch_sharding(mesh))
-        batch = GrpoRows(rows._replace(mask=learnt), old, ref, advantages_of_rows)
-        state, updated = update(state, batch, rng)
+        learnt = host_rows._replace(mask=host_rows.mask & known.reshape(-1, 1))
+        learnt = learnt._replace(replay=experts if config.replay_routing else None)
+        trained = GrpoRows(learnt, old, ref, advantages.reshape(-1), sampler)
+        scalars = loss_scalars(config, learnt.prompt_lengths, learnt.mask)
+        state, updated, learned = update(state, trained, scalars, rng)
         check_finite(updated, f"iteration {step}")
-        seconds["update"] = tick()
+        clock.tick("update")
 
-        metrics |= updated | describe_responses(records, groups) | {"reward_parts": parts}
+        metrics |= updated | describe_responses(asked.records, groups) | {"reward_parts": parts}
         metrics["reward"] = float(rewards[known].mean()) if known.any() else 0.0
         metrics["masked_share"] = float(np.mean(~known))
         metrics["zero_variance_groups"] = float(np.mean(~advantages.any(axis=1)))
-        return state, metrics | {"outcomes": judge_outcomes(groups), "seconds": seconds}, groups
+        metrics["padding"] = {"scoring": _padding(*scored), "update": _padding(*learned)}
+        metrics |= {"outcomes": judge_outcomes(groups), "seconds": clock.seconds}
+        return state, metrics, Experience(asked, groups, worst)
 
     return iteration
 
 
-def _rows(rollout, prompts, lengths) -> Rows:
-    """One row a completion."""
-    group = rollout.tokens.shape[1]
-    flat = lambda x: x.reshape(-1, *x.shape[2:])
-    return Rows(np.repeat(prompts, group, 0), np.repeat(lengths, group), flat(rollout.tokens), flat(rollout.mask))
+class _Clock:
+    """Seconds of each phase."""
+
+    def __init__(self):
+        self.seconds, self._last = {}, time.monotonic()
+
+    def tick(self, phase: str) -> None:
+        """Count the time since the last tick to a phase."""
+        now = time.monotonic()
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + now - self._last
+        self._last = now
 
 
-def _mismatch(old, rollout, mask) -> dict[str, float]:
-    """How far the trainer's log-probabilities are from the sampler's, in nats a token."""
-    gaps = np.abs(old - rollout.sampler_logprobs.reshape(old.shape))[mask]
-    mean, largest = (float(gaps.mean()), float(gaps.max())) if gaps.size else (0.0, 0.0)
-    return {"sampler_mismatch": mean, "sampler_mismatch_max": largest}
+def _layout(model, config: GrpoConfig, loss: Loss) -> Layout:
+    if config.packing == "none":
+        return padded_layout(model, loss, width=config.sampling.max_new_tokens, rows_at_a_time=config.rows_at_a_time)
+    sharing = config.completions_a_prompt
+    return packed_layout(model, loss, sharing=sharing, rows_at_a_time=config.rows_at_a_time // sharing)
+
+
+def _padding(tokens: float, places: float) -> float:
+    """Share of the places that went through the model which held no token."""
+    return 1.0 - float(tokens) / float(places) if places else 0.0
+
+
+def _sampling_key(seed: int, step: int, extra: int):
+    """The key of a batch's noise; extra batches have a stream of their own, so that the first stays what it was."""
+    key = jax.random.fold_in(jax.random.key(seed), EXTRA_STREAM if extra else TRAINING_STREAM)
+    key = jax.random.fold_in(key, step)
+    return jax.random.fold_in(key, extra) if extra else key

@@ -15,14 +15,16 @@ from r1jax.doctor import diagnose
 from r1jax.evaluation import comparison_table, evaluation_batches, sample_record, summarize
 from r1jax.generation.sampler import make_sampler
 from r1jax.metrics import JsonLines, read_json, read_json_lines, write_json
+from r1jax.mismatch import is_alarming, warning
 from r1jax.models.config import Dtype
 from r1jax.optimizer import make_optimizer
-from r1jax.policy import freeze, load_policy, start_reference, start_training
+from r1jax.policy import Policy, freeze, load_policy, start_reference, start_training
 from r1jax.provenance import provenance
 from r1jax.report import write_report
 from r1jax.rewards.answer import final_answer
 from r1jax.rewards.verdict import Submit
-from r1jax.rl_loop import Asked, GrpoConfig, Reward, make_grpo_iteration
+from r1jax.rl import grpo_batch_loss
+from r1jax.rl_loop import Asked, GrpoConfig, Loss, Reward, make_grpo_iteration
 from r1jax.sharding import MeshConfig, make_mesh
 
 SHOWN_PROBLEMS = 12  # held-out problems whose responses before and after are kept in samples.jsonl
@@ -57,7 +59,14 @@ class RlStageConfig:
 
 
 def run_rl_stage(
-    config: RlStageConfig, experiment: str, *, init: str, ask: Ask, submit: Submit, reward: Reward
+    config: RlStageConfig,
+    experiment: str,
+    *,
+    init: str,
+    ask: Ask,
+    submit: Submit,
+    reward: Reward,
+    loss: Loss = grpo_batch_loss,
 ) -> None:
     """Evaluate a policy, train it by GRPO on `reward`, evaluate it again, report. Resumes, and stops on request.
 
@@ -67,7 +76,7 @@ def run_rl_stage(
       init: workdir of the policy to start from.
       ask: draws problems.
       submit: begins to judge; see `make_grpo_iteration`.
-      reward: see `make_grpo_iteration`.
+      reward, loss: see `make_grpo_iteration`.
 
     Raises:
       UserError: a setting, the parent or the workdir does not fit.
@@ -107,12 +116,13 @@ def run_rl_stage(
             write_json(workdir / "before.json", before | {"seconds": seconds})
             save(0, wait=True)
 
-        options = {"seed": config.seed, "submit": submit, "reward": reward}
+        options, alarmed = {"seed": config.seed, "submit": submit, "reward": reward, "loss": loss}, False
         iteration = make_grpo_iteration(policy, optimizer, shardings, mesh, grpo, **options)
         task = progress.add_task("train", total=grpo.iterations, completed=start, figures="")
         for step in range(start + 1, grpo.iterations + 1):
-            asked = ask(step, "train", grpo.sampling.prompts, np.random.default_rng((config.seed, step)))
-            state, metrics, groups = iteration(state, reference, step, asked)
+            more = partial(ask_training, config, ask, step)
+            state, metrics, experience = iteration(state, reference, step, more(0), more)
+            asked, groups, worst_tokens = experience
             if int(state.update) % grpo.reference_every == 0:
                 reference = freeze(state)
             if step == 1:
@@ -122,6 +132,7 @@ def run_rl_stage(
                     progress.console.print(f"[yellow]doctor:[/] {line}")
             log.write({"step": step, "update": int(state.update)} | metrics)
             samples.write(sample_record(step, "train", 0, asked.prompts[0], asked.records[0], groups[0][0]))
+            alarmed = sound_alarm(config, policy, samples, progress.console, alarmed, step, metrics, worst_tokens)
             progress.update(task, completed=step, figures=live_figures(metrics))
             last = bool(stop) or step == grpo.iterations
             if last or step % config.save_every == 0:
@@ -135,6 +146,26 @@ def run_rl_stage(
         on_training = evaluate("training problems", grpo.iterations + 1, sample, training)
     write_summary(workdir, {"after": after, "training": on_training}, {"after": time.monotonic() - evaluating})
     show(workdir)
+
+
+def ask_training(config: RlStageConfig, ask: Ask, step: int, extra: int) -> Asked:
+    """Problems of an iteration; of extra batches, counted from 1, other ones that follow from seed, step and number."""
+    seeds = (config.seed, step, extra) if extra else (config.seed, step)
+    return ask(step, "train", config.grpo.sampling.prompts, np.random.default_rng(seeds))
+
+
+def sound_alarm(
+    config: RlStageConfig, policy: Policy, samples: JsonLines, console, alarmed: bool, step: int, metrics, worst_tokens
+) -> bool:
+    """Whether sampler and trainer differ alarmingly; if so keep the worst tokens, and say it where it is new."""
+    alarm = config.grpo.mismatch_alarm
+    if not is_alarming(metrics, alarm):
+        return False
+    samples.write({"step": step, "phase": "mismatch", "tokens": worst_tokens})
+    if not alarmed:
+        line = warning(metrics, alarm, dtype=policy.model.dtype, replaying=config.grpo.replay_routing)
+        console.print(f"[yellow]mismatch:[/] {line}")
+    return True
 
 
 def evaluate_policy(

@@ -33,7 +33,12 @@ DOORS = {
     "report": {"metrics"},
     "doctor": {"evaluation", "rewards"},
     "judging": {"config", "data", "generation", "models", "ops", "policy", "rewards", "sharding"},
+    "mismatch": set(),
+    "grpo_config": {"config", "generation", "models", "optimizer", "sharding"},
+    "dynamic_sampling": {"evaluation", "generation", "objectives"},
     "rl": {"generation", "models", "objectives", "ops", "train"},
+    "rl_packing": {"models", "objectives", "rl"},
+    "rl_layout": {"models", "rl", "rl_packing", "train"},
 }
 DOORS["provenance"] = {"config"}
 DOORS["rl_loop"] = DOORS.keys() - {"report", "launch"}

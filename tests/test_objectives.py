@@ -30,7 +30,9 @@ def case(seed=0, batch=6, length=9, spread=0.5):
     return *(x.astype(np.float32) for x in (logprobs, old, ref, rng.normal(size=batch))), mask
 
 
-def grpo_by_loop(logprobs, old, ref, advantages, mask, clip_epsilon, kl_coef):
+def grpo_by_loop(
+    logprobs, old, ref, advantages, mask, clip_epsilon, kl_coef, clip_epsilon_high=None, weights=None
+):  # fmt: skip
     """Loss, its gradient in logprobs, and the metrics, token by token from the formula."""
     logprobs, old, ref, advantages = (np.asarray(x, np.float64) for x in (logprobs, old, ref, advantages))
     rows = [i for i in range(len(mask)) if any(mask[i])]
@@ -42,12 +44,13 @@ def grpo_by_loop(logprobs, old, ref, advantages, mask, clip_epsilon, kl_coef):
         for t in tokens:
             advantage = advantages[i] if advantages.ndim == 1 else advantages[i, t]
             ratio = np.exp(logprobs[i, t] - old[i, t])
-            clipped = min(max(ratio, 1 - clip_epsilon), 1 + clip_epsilon)
+            clipped = min(max(ratio, 1 - clip_epsilon), 1 + (clip_epsilon_high or clip_epsilon))
+            weight = 1.0 if weights is None else float(weights[i, t])
             other = np.exp(ref[i, t]) / np.exp(logprobs[i, t])
             k3 = other - np.log(other) - 1
             is_clipped = ratio * advantage > clipped * advantage
-            loss -= share * (min(ratio * advantage, clipped * advantage) - kl_coef * k3)
-            slope[i, t] = -share * ((0.0 if is_clipped else ratio * advantage) - kl_coef * (1 - other))
+            loss -= share * (weight * min(ratio * advantage, clipped * advantage) - kl_coef * k3)
+            slope[i, t] = -share * ((0.0 if is_clipped else weight * ratio * advantage) - kl_coef * (1 - other))
             for name, value in zip(metrics, (k3, is_clipped, abs(ratio - 1)), strict=True):
                 metrics[name] += share * value
     return loss, slope, metrics
@@ -66,6 +69,20 @@ def test_grpo_loss_and_gradient_by_loop(clip_epsilon, kl_coef, per_token):
     close(gradient(*arrays, **scalars), expected_gradient)
     assert {name: float(value) for name, value in metrics.items()} == pytest.approx(expected_metrics, rel=2e-6)
     assert clip_epsilon > 1 or expected_metrics["clip_fraction"] > 0.1
+
+
+def test_clip_higher_and_weights_of_tokens_by_loop():
+    arrays, scalars = case(), {"clip_epsilon": 0.1, "kl_coef": 0.04, "clip_epsilon_high": 0.4}
+    weights = np.random.default_rng(2).uniform(0.5, 2.0, arrays[0].shape).astype(np.float32)
+    loss, slope, metrics = grpo_by_loop(*arrays, **scalars)
+    assert float(grpo_loss(*arrays, **scalars)[0]) == pytest.approx(loss, rel=1e-6)
+    loss, slope, metrics = grpo_by_loop(*arrays, **scalars, weights=weights)
+    total, count, metric_sums = sums(*arrays, **scalars, weights=weights)
+    assert float(total / count) == pytest.approx(loss, rel=1e-6)
+    close(sums_gradient(*arrays, **scalars, weights=weights) / count, slope)
+    means = {name: float(value / count) for name, value in metric_sums.items()}
+    assert means == pytest.approx(metrics, rel=2e-6) and means["clip_fraction"] > 0.1
+    assert means["clip_fraction"] != pytest.approx(grpo_by_loop(*arrays, 0.1, 0.04)[2]["clip_fraction"], rel=1e-3)
 
 
 def test_the_loops_gradient_is_the_slope_of_its_loss():

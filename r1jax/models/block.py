@@ -25,12 +25,13 @@ class Visibility(NamedTuple):
     """[B, T] int32, from 1; 0 for padding, which no expert's load counts."""
 
 
-def make_visibility(positions, segments, cache_positions=None) -> Visibility:
+def make_visibility(positions, segments, cache_positions=None, parents=None) -> Visibility:
     """Who sees whom; arguments as `Transformer.__call__`, and the positions [B, S] that a cache holds."""
     cache_mask = None if cache_positions is None else attention_mask(positions, cache_positions)
     numbered = jnp.ones_like(positions) if segments is None else segments
     numbered = jnp.where(positions >= 0, numbered, 0)
-    return Visibility(positions, attention_mask(positions, positions, segments, segments), cache_mask, numbered)
+    mask = attention_mask(positions, positions, segments, segments, parents)
+    return Visibility(positions, mask, cache_mask, numbered)
 
 
 class Block(nn.Module):

@@ -11,6 +11,7 @@ from r1jax.models.config import ModelConfig
 from r1jax.models.layers import MLP, fp8_recipe, weight
 from r1jax.ops.fp8 import fp8_linear, fp8_ragged
 from r1jax.ops.moe import expert_load, experts_dense, experts_each, experts_ragged, route, sequence_balance
+from r1jax.ops.wide import wide
 
 
 class Routing(NamedTuple):
@@ -21,7 +22,7 @@ class Routing(NamedTuple):
     balance: jax.Array
     """float32, what `sequence_balance` says."""
     experts: jax.Array
-    """[B, T, K] int32, the experts of each token, the likeliest first."""
+    """[B, T, K] int32, the router's own choice for each token, the likeliest first; also where a replay replaced it."""
 
 
 def _choose_experts(config: ModelConfig):
@@ -62,8 +63,9 @@ class MoE(nn.Module):
 
         tokens = x.reshape(-1, embed_dim)
         softmax = config.router_score == "softmax"
-        scores = (jax.nn.softmax if softmax else jax.nn.sigmoid)(tokens.astype(jnp.float32) @ router)
-        indices, weights = route(
+        scores = (jax.nn.softmax if softmax else jax.nn.sigmoid)(tokens.astype(wide(tokens)) @ router)
+        choose = partial(
+            route,
             scores,
             router_bias,
             num_selected=config.num_experts_per_token,
@@ -72,12 +74,15 @@ class MoE(nn.Module):
             group_top=1 if softmax else 2,
             normalize=config.normalize_top_k,
             scaling=config.routed_scaling_factor,
-            replay=None if replay is None else replay.reshape(-1, config.num_experts_per_token),
         )
+        own, weights = choose()
+        indices = own
+        if replay is not None:
+            indices, weights = choose(replay=replay.reshape(-1, config.num_experts_per_token))
         routed = _choose_experts(config)(tokens, indices, weights, gate, up, down).reshape(x.shape)
         load = expert_load(indices, experts, (segments > 0).reshape(-1))
         by_row = scores.reshape(*x.shape[:2], experts)
         balance = sequence_balance(by_row, segments, num_selected=config.num_experts_per_token)
         if config.num_shared_experts:
             routed += MLP(config, mlp_dim * config.num_shared_experts, name="shared")(x)
-        return routed, Routing(load, balance, indices.reshape(*x.shape[:2], -1))
+        return routed, Routing(load, balance, own.reshape(*x.shape[:2], -1))

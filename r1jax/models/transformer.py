@@ -33,7 +33,9 @@ class Transformer(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, tokens, positions, router_bias, *, segments=None, cache: Cache | None = None, replay=None):
+    def __call__(
+        self, tokens, positions, router_bias, *, segments=None, parents=None, cache: Cache | None = None, replay=None
+    ):
         """Hidden states of T new tokens, which see each other causally and, through the cache, what came before.
 
         Args:
@@ -41,8 +43,9 @@ class Transformer(nn.Module):
           positions: [B, T] int32, from 0 in each sequence; -1 marks padding, which nobody sees and no load counts.
           router_bias: [num_routers, E] float32, read only.
           segments: [B, T] int32, from 1, where a row packs several sequences; None for one sequence a row.
+          parents: [B, T] int32, the segment that a token sees besides its own, for instance the prompt that several
+            completions share; its own where there is none. None for no such token.
           cache: read only; store the returned entries with `write_cache`.
-
           replay: [num_moe_layers, B, T, K] int32, experts to take in place of the routers' choice; see `route`.
 
         Returns:
@@ -55,7 +58,7 @@ class Transformer(nn.Module):
         if not config.tied_embeddings:
             weight(self, "head", (config.embed_dim, config.vocab_size), ("embed", "vocab"), config)
         x = constrain(embedding[tokens], ("batch", "length", "embed_activation"))
-        visibility = make_visibility(positions, segments, None if cache is None else cache.positions)
+        visibility = make_visibility(positions, segments, None if cache is None else cache.positions, parents)
         empty = zero_entries(config, 0, *tokens.shape)
         dense, moe = empty, empty
         routing = Routing(
@@ -90,21 +93,27 @@ def init_params(config: ModelConfig, key: jax.Array):
     return params, bias
 
 
-def forward(config: ModelConfig, params, router_bias, tokens, positions, *, segments=None, cache: Cache | None = None):
+def forward(
+    config: ModelConfig, params, router_bias, tokens, positions,
+    *, segments=None, parents=None, cache: Cache | None = None,
+):  # fmt: skip
     """Apply the decoder: hidden states, the new Cache entries, and the expert load [num_routers, E] float32.
 
     See `Transformer.__call__` for shapes. The rows of the load that belong to the MTP module are zero.
     """
     apply = Transformer(config).apply
-    hidden, entries, routing = apply({"params": params}, tokens, positions, router_bias, segments=segments, cache=cache)
+    hidden, entries, routing = apply(
+        {"params": params}, tokens, positions, router_bias, segments=segments, parents=parents, cache=cache
+    )
     return hidden, entries, routing.load
 
 
 def forward_with_routing(
     config: ModelConfig, params, router_bias, tokens, positions,
-    *, segments=None, cache: Cache | None = None, replay=None,
+    *, segments=None, parents=None, cache: Cache | None = None, replay=None,
 ):  # fmt: skip
     """As `forward`, with the whole Routing in place of the load, for losses that balance experts and for replay."""
     return Transformer(config).apply(
-        {"params": params}, tokens, positions, router_bias, segments=segments, cache=cache, replay=replay
-    )
+        {"params": params}, tokens, positions, router_bias,
+        segments=segments, parents=parents, cache=cache, replay=replay,
+    )  # fmt: skip

@@ -3,23 +3,31 @@
 import jax
 import jax.numpy as jnp
 
+from r1jax.ops.wide import wide
+
 _MASKED = -1e30  # finite, so that a row with no visible key gives a uniform distribution instead of NaN
 
 
-def attention_mask(query_positions, key_positions, query_segments=None, key_segments=None) -> jax.Array:
-    """Which keys each query may see: those of its own segment at its own position or earlier.
+def attention_mask(
+    query_positions, key_positions, query_segments=None, key_segments=None, query_parents=None
+) -> jax.Array:
+    """Which keys each query may see: those of its own segment, or its parent, at its own position or earlier.
 
     Args:
       query_positions: [B, T] int32.
       key_positions: [B, S] int32; a negative position marks an empty cache slot, which nobody sees.
       query_segments, key_segments: [B, T] and [B, S] int32, or None for one sequence a row.
+      query_parents: [B, T] int32, a second segment that a query sees, such as the prompt of its completion, or None.
 
     Returns:
       [B, T, S] bool.
     """
     visible = (key_positions[:, None, :] <= query_positions[:, :, None]) & (key_positions >= 0)[:, None, :]
     if query_segments is not None:
-        visible &= query_segments[:, :, None] == key_segments[:, None, :]
+        related = query_segments[:, :, None] == key_segments[:, None, :]
+        if query_parents is not None:
+            related |= query_parents[:, :, None] == key_segments[:, None, :]
+        visible &= related
     return visible
 
 
@@ -34,11 +42,11 @@ def attend(query, key, value, mask, *, scale: float) -> jax.Array:
       scale: multiplies the scores.
 
     Returns:
-      [B, T, N, Hv], dtype of `value`. Scores and softmax are float32.
+      [B, T, N, Hv], dtype of `value`. Scores and softmax are float32 or wider.
     """
     # The head axis is moved out first: batched products in bnts order are faster on CPU than in btns order.
     query, key, value = (x.transpose(0, 2, 1, 3) for x in (query, key, value))
-    scores = jnp.einsum("bnth,bnsh->bnts", query, key, preferred_element_type=jnp.float32) * scale
+    scores = jnp.einsum("bnth,bnsh->bnts", query, key, preferred_element_type=wide(query)) * scale
     weights = jax.nn.softmax(jnp.where(mask[:, None], scores, _MASKED), axis=-1).astype(value.dtype)
     return jnp.einsum("bnts,bnsh->bnth", weights, value).transpose(0, 2, 1, 3)
 
@@ -53,7 +61,7 @@ def grouped_attention(query, parts, *, scale: float) -> jax.Array:
       scale: multiplies the scores.
 
     Returns:
-      [B, T, N, H], dtype of the values. Scores and softmax are float32.
+      [B, T, N, H], dtype of the values. Scores and softmax are float32 or wider.
     """
     batch, length, heads, width = query.shape
     kv_heads = parts[0][0].shape[2]
@@ -63,13 +71,13 @@ def grouped_attention(query, parts, *, scale: float) -> jax.Array:
     query = outward(query).reshape(batch, kv_heads, -1, width)
     scores = []
     for key, _, mask in parts:
-        score = jnp.einsum("bkqh,bksh->bkqs", query, outward(key), preferred_element_type=jnp.float32) * scale
+        score = jnp.einsum("bkqh,bksh->bkqs", query, outward(key), preferred_element_type=wide(query)) * scale
         scores.append(jnp.where(jnp.tile(mask, (1, heads // kv_heads, 1))[:, None], score, _MASKED))
     weights = jax.nn.softmax(jnp.concatenate(scores, axis=-1), axis=-1)
     mixed, start = 0.0, 0
     for _, value, _ in parts:
         share = weights[..., start : start + value.shape[1]].astype(value.dtype)
-        mixed += jnp.einsum("bkqs,bksh->bkqh", share, outward(value), preferred_element_type=jnp.float32)
+        mixed += jnp.einsum("bkqs,bksh->bkqh", share, outward(value), preferred_element_type=wide(value))
         start += value.shape[1]
     return outward(mixed.reshape(batch, heads, length, width)).astype(value.dtype)
 
@@ -88,13 +96,13 @@ def latent_attend(latent_query, rope_query, parts, *, scale: float) -> jax.Array
       scale: multiplies the scores.
 
     Returns:
-      [B, T, N, R] float32.
+      [B, T, N, R] float32 or wider.
     """
     batch, length, heads, _ = latent_query.shape
     merge = lambda x: x.reshape(batch, length * heads, -1)  # queries of all heads share the keys
     latent_query, rope_query = merge(latent_query), merge(rope_query)
     # Keys on the left: products with one query a row are several times faster on CPU this way round.
-    dot = lambda key, query: jnp.einsum("bsr,bqr->bsq", key, query, preferred_element_type=jnp.float32)
+    dot = lambda key, query: jnp.einsum("bsr,bqr->bsq", key, query, preferred_element_type=wide(query))
     scores = []
     for latent, rope_key, mask in parts:
         score = (dot(latent, latent_query) + dot(rope_key, rope_query)) * scale
@@ -103,7 +111,7 @@ def latent_attend(latent_query, rope_query, parts, *, scale: float) -> jax.Array
     weights = [jnp.exp(s - peak) for s in scores]
     total = sum(w.sum(-1) for w in weights)[..., None]
     pooled = sum(
-        jnp.einsum("bqs,bsr->bqr", w, latent, preferred_element_type=jnp.float32)
+        jnp.einsum("bqs,bsr->bqr", w, latent, preferred_element_type=wide(latent))
         for w, (latent, _, _) in zip(weights, parts, strict=True)
     )
     return (pooled / total).reshape(batch, length, heads, -1)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from r1jax.ops.tiles import Tiling, columns, cut_columns, cut_tokens, join_tokens, plan_tiles
+from r1jax.ops.wide import wide
 
 
 @partial(jax.jit, static_argnames=("chunk_size", "vocab_chunk", "vocab_shards", "tile_bytes"))
@@ -199,11 +200,6 @@ def token_divergence(
         return jnp.sum(jnp.exp(theirs) * (theirs - ours), axis=-1)
 
     return join_tokens(jax.lax.map(chunk, cut_tokens((hidden, other_hidden), tiling)), hidden.shape[:2])
-
-
-def wide(*arrays):
-    """The type in which sums over arrays of these types are kept: float32, or float64 where one of them is."""
-    return jnp.promote_types(jnp.float32, jnp.result_type(*arrays))
 
 
 def _logits(hidden, part, temperature, dtype):

@@ -9,6 +9,8 @@ import math
 import jax
 import jax.numpy as jnp
 
+from r1jax.ops.wide import wide
+
 
 def rotary_frequencies(head_dim: int, theta: float) -> jax.Array:
     """Angular frequencies theta^(-2i/H) in radians per position, [head_dim // 2] float32 (RoFormer, eq. 15)."""
@@ -61,21 +63,21 @@ def apply_rotary(x: jax.Array, positions: jax.Array, frequencies: jax.Array, *, 
       amplitude: multiplies cosines and sines.
 
     Returns:
-      [B, T, N, H], dtype of `x`; angles are computed in float32.
+      [B, T, N, H], dtype of `x`; angles are computed in float32 or wider.
     """
-    pairs = x.astype(jnp.float32).reshape(*x.shape[:-1], -1, 2)
+    pairs = x.astype(wide(x)).reshape(*x.shape[:-1], -1, 2)
     rotated = jnp.stack(_rotate(pairs[..., 0], pairs[..., 1], positions, frequencies), axis=-1)
     return (rotated.reshape(x.shape) * amplitude).astype(x.dtype)
 
 
 def apply_rotary_halves(x: jax.Array, positions: jax.Array, frequencies: jax.Array) -> jax.Array:
     """Rotate channel i with channel i + H/2 (Llama, Qwen); arguments and result as `apply_rotary`."""
-    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    first, second = jnp.split(x.astype(wide(x)), 2, axis=-1)
     return jnp.concatenate(_rotate(first, second, positions, frequencies), axis=-1).astype(x.dtype)
 
 
 def _rotate(first, second, positions, frequencies):
     """Turn the pairs (first, second), [B, T, N, H // 2] each, by position times frequency."""
-    angles = positions[..., None, None].astype(jnp.float32) * frequencies
+    angles = positions[..., None, None].astype(first.dtype) * frequencies
     cos, sin = jnp.cos(angles), jnp.sin(angles)
     return first * cos - second * sin, first * sin + second * cos

@@ -188,8 +188,10 @@ def _samples(root: Path) -> str:
     count = max(map(len, lines.values()), default=0)
     if not count:
         return "<p>No checkpoint has been evaluated yet.</p>"
-    parts = ["<p class=note>The first problems in order and the first response of each checkpoint, not selected. "
-             "Checks are marked: right, wrong in value or mark (\u2717), underlined where tried before.</p>"]
+    parts = [
+        "<p class=note>The first problems in order and the first response of each checkpoint, not selected. "
+        "Checks are marked: right, wrong in value or mark (\u2717), underlined where tried before.</p>"
+    ]
     for place in range(min(MAX_PROBLEMS, count)):
         shown = {name: some[place] for name, some in lines.items() if place < len(some)}
         first = next(iter(shown.values()))

@@ -64,9 +64,9 @@ PANELS = (
     ),
     Panel(
         "Sampler against trainer",
-        "Difference of their log-probabilities on the same tokens. The mean should stay flat and far below 1e-3; "
-        "otherwise the ratio measures numerics, not policy.",
-        ("sampler_mismatch", "sampler_mismatch_max"), scale="log",
+        "Difference of their log-probabilities on the same tokens, and the KL that follows from it. The mean should stay "
+        "flat and far below 1e-3; otherwise the ratio measures numerics, not policy.",
+        ("sampler_mismatch", "sampler_mismatch_max", "mismatch_kl"), scale="log",
     ),
     Panel(
         "Expert balance",
@@ -74,6 +74,20 @@ PANELS = (
         ("max_violation",),
     ),
 )  # fmt: skip
+PANELS_OF_SETTINGS = (
+    Panel(
+        "Routing of sampler and trainer",
+        "Share of decisions (token, layer) whose set of experts differs. Replayed routing makes it harmless.",
+        ("routing_difference",),
+    ),
+    Panel(
+        "Dynamic sampling",
+        "Share of the groups drawn that were all right or all wrong, and of such groups that had to fill the batch up. "
+        "Where the second rises, problems have become too easy, too hard, or the bound too low.",
+        ("dropped_share", "filled_share"), scale="share",
+    ),
+)  # fmt: skip
+"""Shown for runs with the setting that makes them."""
 
 
 def figures(run: Run) -> str:
@@ -83,6 +97,7 @@ def figures(run: Run) -> str:
     stride = -(-len(run.rows) // MAX_POINTS)
     rows = run.rows[::-1][::stride][::-1]
     figures = [_main_figure(run, rows), *(_panel_figure(rows, panel) for panel in PANELS)]
+    figures += [_panel_figure(rows, panel) for panel in PANELS_OF_SETTINGS if any(panel.left[0] in row for row in rows)]
     figures += [_load_figure(rows), _outcome_figure(rows), _seconds_figure(run, rows), _level_figure(rows)]
     note = f"<p class=note>Curves show one iteration in {stride}.</p>" if stride > 1 else ""
     return f"<h2>Over the iterations</h2>{note}<div class=grid>{''.join(figures)}</div>"

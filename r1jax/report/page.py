@@ -9,7 +9,7 @@ import numpy as np
 
 from r1jax.report.figures import figures
 from r1jax.report.run import Run, column, in_order, metric_name, read_run, shown, shown_accuracy
-from r1jax.report.samples import sample_pairs, training_samples
+from r1jax.report.samples import mismatched_tokens, sample_pairs, training_samples
 
 CSS = """
 :root { color-scheme: light } * { box-sizing: border-box }
@@ -60,6 +60,7 @@ def write_report(workdir: str | Path) -> Path:
     run = read_run(Path(workdir))
     title = html.escape(f"{run.config.get('experiment', 'R1-Zero')}: what reinforcement learning changed")
     body = [_headline(run), _table(run), _doctor(run), figures(run), sample_pairs(run), training_samples(run)]
+    body.append(mismatched_tokens(run))
     config = html.escape(json.dumps(run.config, indent=2))
     body.append(f"<h2>Configuration</h2><details><summary>config.json</summary><pre>{config}</pre></details>")
     path = Path(workdir) / "report.html"

@@ -19,7 +19,9 @@ NAMES = {  # by the name of a metric without the number at its end; also the ord
     "problems": "problems", "samples_per_problem": "samples a problem", "zero_variance_groups": "zero-variance groups",
     "reward": "mean reward", "entropy": "entropy, nats a token", "kl": "KL, nats a token", "grad_norm": "gradient norm",
     "clip_fraction": "clip fraction", "max_violation": "MaxVio", "sampler_mismatch": "mean, nats",
-    "sampler_mismatch_max": "largest, nats", "language_score": "language consistency",
+    "sampler_mismatch_max": "largest, nats", "mismatch_kl": "KL, nats a token",
+    "routing_difference": "routing decisions that differ", "dropped_share": "groups without signal, of those drawn",
+    "filled_share": "groups without signal, in the batch", "language_score": "language consistency",
     "reflection_words": "reflection words a response", "helpful": "helpfulness reward", "safety": "safety reward",
 }  # fmt: skip
 

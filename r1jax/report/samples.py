@@ -6,7 +6,7 @@ import numpy as np
 
 from r1jax.report.run import Run
 
-MAX_PAIRS, MAX_TRAINING_SAMPLES, MAX_CHARACTERS = 12, 6, 6000  # keep the page small
+MAX_PAIRS, MAX_TRAINING_SAMPLES, MAX_MISMATCHED, MAX_CHARACTERS = 12, 6, 20, 6000  # keep the page small
 
 
 def sample_pairs(run: Run) -> str:
@@ -24,7 +24,9 @@ def sample_pairs(run: Run) -> str:
     text = [f"{title}<p class=note>The first problems in order, not selected, one response each. {legend}</p>"]
     for problem in sorted(before | after)[:MAX_PAIRS]:
         text.append(_prompt(before.get(problem) or after[problem]))
-        pair = (response_article(side, records.get(problem)) for side, records in (("before", before), ("after", after)))
+        pair = (
+            response_article(side, records.get(problem)) for side, records in (("before", before), ("after", after))
+        )
         text.append(f"<div class=two>{''.join(pair)}</div>")
     return "".join(text)
 
@@ -40,6 +42,23 @@ def training_samples(run: Run) -> str:
     shown = (f"{_prompt(r)}{response_article('iteration {}'.format(r['step']), r)}" for r in chosen)
     note = "<p class=note>One response of an iteration, iterations evenly spread, not selected.</p>"
     return f"<h2>Responses during training</h2>{note}{''.join(shown)}"
+
+
+def mismatched_tokens(run: Run) -> str:
+    """The section with the tokens on which sampler and trainer differed most; empty where no step was alarming."""
+    tokens = [token | {"step": r["step"]} for r in run.samples if r.get("phase") == "mismatch" for token in r["tokens"]]
+    if not tokens:
+        return ""
+    tokens.sort(key=lambda t: -abs(t["old_logprob"] - t["sampler_logprob"]))
+    heads = ("iteration", "problem", "sample", "position", "sampler", "trainer", "token", "after")
+    names = ("step", "prompt", "sample", "position", "sampler_logprob", "old_logprob", "text", "context")
+    shown = lambda value: f"{value:.4f}" if isinstance(value, float) else html.escape(str(value))
+    rows = ("".join(f"<td>{shown(token[name])}</td>" for name in names) for token in tokens[:MAX_MISMATCHED])
+    table = "".join(f"<tr>{cells}</tr>" for cells in rows)
+    head = "".join(f"<th>{text}</th>" for text in heads)
+    note = "<p class=note>Of the iterations whose KL was above the alarm; log-probabilities in nats.</p>"
+    title = "<h2>Where sampler and trainer differ most</h2>"
+    return f"{title}{note}<div class=scroll><table><tr>{head}</tr>{table}</table></div>"
 
 
 def _prompt(sample: dict) -> str:
