@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from r1jax.generation.prefill import Prefixes, feed, token_experts
 from r1jax.generation.sampling import sample_tokens
-from r1jax.models.cache import Cache, CacheDtype, Entries, init_cache, write_token
+from r1jax.models.cache import Cache, CacheDtype, Entries, encode_like, init_cache, separate, together, write_token
 from r1jax.models.config import ModelConfig
 from r1jax.models.transformer import forward_with_routing, output_head
 from r1jax.sharding import constrain
@@ -67,6 +67,10 @@ class Output(NamedTuple):
     """[N, T, L, K] int16; None where routing is not recorded."""
 
 
+Layers = tuple[tuple[Entries, ...], tuple[Entries, ...]]
+"""The layers without experts and those with, each as `separate` gives them."""
+
+
 class Slots(NamedTuple):
     """B rows that are decoded together, each at a length of its own."""
 
@@ -82,8 +86,13 @@ class Slots(NamedTuple):
     """[B, E] int32, the last tokens of the completion; -1 where there is none."""
     hidden: jax.Array
     """[B, D], from which the next token is drawn."""
-    dense: Entries
-    moe: Entries
+    entries: Layers
+    """Of W tokens a row."""
+    fresh: Layers
+    """Of the newest token, which the next step begins by writing at `column`: a loop that wrote what it has just read
+    would copy the cache."""
+    column: jax.Array
+    """[B] int32; W where there is nothing to write."""
 
 
 class State(NamedTuple):
@@ -99,8 +108,7 @@ class State(NamedTuple):
 
 def empty_slots(config: ModelConfig, decoding: Decoding, requests: Requests, count: int, cache_dtype: CacheDtype):
     """`count` empty Slots, laid over the mesh by rows."""
-    cache = init_cache(config, count, decoding.widths[-1], cache_dtype)
-    dense, moe = jax.tree.map(lambda x: constrain(x, ("layers", "batch", None, None)), (cache.dense, cache.moe))
+    layers = lambda slots: _layers(config, init_cache(config, count, slots, cache_dtype))
     rows = lambda value, *shape, dtype=jnp.int32: constrain(jnp.full((count, *shape), value, dtype), ("batch",))
     return Slots(
         request=rows(len(requests.queue)),
@@ -109,9 +117,18 @@ def empty_slots(config: ModelConfig, decoding: Decoding, requests: Requests, cou
         count=rows(0),
         tail=rows(-1, max(map(len, decoding.ends), default=1)),
         hidden=rows(0, config.embed_dim, dtype=config.dtype),
-        dense=dense,
-        moe=moe,
+        entries=jax.tree.map(_by_rows, layers(decoding.widths[-1])),
+        fresh=jax.tree.map(_by_rows, layers(1)),
+        column=rows(decoding.widths[-1]),
     )
+
+
+def _layers(config, cache) -> Layers:
+    return separate(config, cache.dense), separate(config, cache.moe)
+
+
+def _by_rows(x):
+    return constrain(x, ("layers", "batch", None, None))
 
 
 def _refill(config, decoding: Decoding, params, router_bias, requests: Requests, state: State) -> State:
@@ -131,7 +148,6 @@ def _refill(config, decoding: Decoding, params, router_bias, requests: Requests,
     prefixes, lengths = requests.prefixes, requests.prompt_lengths[prompt]
     width = requests.prompts.shape[1]
     copy = lambda old, new: old.at[:, slot, :width].set(new[:, prompt], mode="drop")
-    dense, moe = jax.tree.map(copy, (slots.dense, slots.moe), (prefixes.dense, prefixes.moe))
     back = known[:, None] - jnp.arange(slots.tail.shape[1], 0, -1)
     tail = jnp.where(back >= 0, output.tokens[request[:, None], jnp.maximum(back, 0)], -1)
     put = lambda old, new: old.at[slot].set(new, mode="drop")
@@ -142,8 +158,8 @@ def _refill(config, decoding: Decoding, params, router_bias, requests: Requests,
         count=put(slots.count, known),
         tail=put(slots.tail, tail),
         hidden=put(slots.hidden, prefixes.hidden[prompt]),
-        dense=dense,
-        moe=moe,
+        entries=jax.tree.map(copy, slots.entries, _layers(config, prefixes)),
+        column=put(slots.column, decoding.widths[-1]),
     )
     if decoding.resumes:
         slots = _feed_known(config, decoding, params, router_bias, requests, output, slots, slot, request)
@@ -159,12 +175,11 @@ def _feed_known(config, decoding, params, router_bias, requests, output, slots: 
     places = jnp.arange(width + -width % decoding.chunk)[None] - start[:, None]
     tokens = jnp.take_along_axis(output.tokens[request], jnp.clip(places, 0, output.tokens.shape[1] - 1), axis=1)
     pad = lambda x: jnp.pad(x[:, row], ((0, 0), (0, 0), (0, -width % decoding.chunk), (0, 0)))
-    dense, moe = jax.tree.map(pad, (slots.dense, slots.moe))
-    prefixes = Prefixes(dense, moe, slots.hidden[row], None)
+    prefixes = Prefixes(*map(together, jax.tree.map(pad, slots.entries)), slots.hidden[row], None)
     fed = feed(config, params, router_bias, tokens, start, stop, prefixes, chunk=decoding.chunk)
     back = lambda old, new: old.at[:, slot].set(new[:, :, :width], mode="drop")
-    dense, moe = jax.tree.map(back, (slots.dense, slots.moe), (fed.dense, fed.moe))
-    return slots._replace(dense=dense, moe=moe, hidden=slots.hidden.at[slot].set(fed.hidden, mode="drop"))
+    entries = jax.tree.map(back, slots.entries, _layers(config, fed))
+    return slots._replace(entries=entries, hidden=slots.hidden.at[slot].set(fed.hidden, mode="drop"))
 
 
 def _step(config, decoding: Decoding, params, router_bias, temperature, total: int, state: State) -> State:
@@ -182,10 +197,10 @@ def _step(config, decoding: Decoding, params, router_bias, temperature, total: i
     for end in decoding.ends:
         finished |= (tail[:, -len(end) :] == jnp.array(end)).all(-1)
     count = slots.count + 1
-    over = finished | (count >= limit)
+    over = ~live | finished | (count >= limit)
 
-    hidden, new, routing = _run(config, decoding, params, router_bias, slots, token, live)
-    column = jnp.where(live, slots.filled, decoding.widths[-1])  # out of range: dropped
+    entries = write_token(slots.entries, slots.fresh, slots.column)
+    hidden, new, routing = _run(config, decoding, params, router_bias, slots._replace(entries=entries), token, live)
     put = lambda old, new: old.at[slots.request, slots.count].set(new, mode="drop")
     per_request = lambda old, new: old.at[slots.request].set(new, mode="drop")
     experts = output.experts
@@ -204,8 +219,9 @@ def _step(config, decoding: Decoding, params, router_bias, temperature, total: i
         count=count,
         tail=tail,
         hidden=hidden[:, 0],
-        dense=write_token(slots.dense, new.dense, column),
-        moe=write_token(slots.moe, new.moe, column),
+        entries=entries,
+        fresh=jax.tree.map(encode_like, _layers(config, new), entries, is_leaf=lambda x: isinstance(x, Entries)),
+        column=jnp.where(over, decoding.widths[-1], slots.filled),
     )
     return state._replace(slots=slots, output=output, steps=state.steps + 1)
 
@@ -217,12 +233,12 @@ def _run(config, decoding: Decoding, params, router_bias, slots: Slots, token, l
     def at_width(width, entries):
         cut = lambda x: jax.lax.slice_in_dim(x, 0, width, axis=2)
         places = jnp.arange(width)[None]
-        cache = Cache(*jax.tree.map(cut, entries), jnp.where(places < filled[:, None], places, -1))
+        cache = Cache(*map(together, jax.tree.map(cut, entries)), jnp.where(places < filled[:, None], places, -1))
         position = jnp.where(live, slots.filled, -1)[:, None]
         return forward_with_routing(config, params, router_bias, token[:, None], position, cache=cache)
 
     choice = jnp.searchsorted(jnp.array(decoding.widths), jnp.max(filled))
-    return jax.lax.switch(choice, [partial(at_width, w) for w in decoding.widths], (slots.dense, slots.moe))
+    return jax.lax.switch(choice, [partial(at_width, w) for w in decoding.widths], slots.entries)
 
 
 @partial(jax.jit, static_argnames=("config", "decoding"), donate_argnames="state")
@@ -257,7 +273,7 @@ def advance(
 def shrink(slots: Slots, count: int) -> Slots:
     """Keep `count` slots, those that are taken before those that are empty."""
     order = jnp.argsort(slots.request, stable=True)[:count]
-    *rows, dense, moe = slots
-    rows = jax.tree.map(lambda x: x[order], rows)
-    dense, moe = jax.tree.map(lambda x: constrain(x[:, order], ("layers", "batch", None, None)), (dense, moe))
-    return Slots(*rows, dense, moe)
+    *rows, entries, fresh, column = slots
+    rows, column = jax.tree.map(lambda x: x[order], (rows, column))
+    entries, fresh = jax.tree.map(lambda x: _by_rows(x[:, order]), (entries, fresh))
+    return Slots(*rows, entries, fresh, column)

@@ -75,7 +75,7 @@ def prefill(
         groups, rows, *x.shape[1:]
     )
     filled = jax.lax.map(one_group, jax.tree.map(split, (tokens, prompt_lengths)))
-    stack = lambda x: jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1, *x.shape[3:])[
+    stack = lambda x: jnp.moveaxis(x, 0, 1).reshape(x.shape[1], groups * rows, *x.shape[3:])[
         :, :count
     ]  # of [groups, L, rows, ...]
     dense, moe = jax.tree.map(stack, (filled.dense, filled.moe))

@@ -101,6 +101,20 @@ def encode_like(new: Entries, stored: Entries) -> Entries:
     return Entries(*(x.astype(part.dtype) for x in new))
 
 
+def separate(config: ModelConfig, entries: Entries) -> tuple[Entries, ...]:
+    """Entries [L, ...] as a loop should carry them: layer by layer where layers are unrolled, for there a product can
+    read a layer's own array as it lies, and must copy a slice of a stack; as they are where layers are scanned."""
+    layers = len(jax.tree.leaves(entries)[0])
+    if not config.unroll_layers or not layers:
+        return (entries,)
+    return tuple(jax.tree.map(lambda x, layer=layer: x[layer : layer + 1], entries) for layer in range(layers))
+
+
+def together(parts: tuple[Entries, ...]) -> Entries:
+    """The reverse of `separate`; XLA reads the parts where the whole is only sliced again."""
+    return jax.tree.map(lambda *layers: jnp.concatenate(layers), *parts)
+
+
 def write_cache(cache: Cache, new: Cache, slot) -> Cache:
     """Write the entries of T new tokens at slots [slot, slot + T). Inside a loop XLA does this in place.
 
@@ -114,14 +128,14 @@ def write_cache(cache: Cache, new: Cache, slot) -> Cache:
     return Cache(stack(cache.dense, new.dense), stack(cache.moe, new.moe), place(1, cache.positions, new.positions))
 
 
-def write_token(stored: Entries, new: Entries, slots) -> Entries:
+def write_token(stored, new, slots):
     """Write one new token a row, each row at a slot of its own. Inside a loop XLA does this in place.
 
     Args:
-      stored: [L, B, S, C] in each part.
-      new: [L, B, 1, C], as the model returned them.
+      stored: a pytree of arrays [L, B, S, C].
+      new: the same of [L, B, 1, C], as `encode_like` makes them.
       slots: [B] int32; a row whose slot is S or more is left as it is.
     """
     rows = jnp.arange(len(slots))
     place = lambda old, new: old.at[:, rows, slots].set(new[:, :, 0], mode="drop", unique_indices=True)
-    return jax.tree.map(place, stored, encode_like(new, stored))
+    return jax.tree.map(place, stored, new)
