@@ -225,9 +225,13 @@ def test_rollouts_from_a_cache_of_eight_bits(cache_dtype):
     assert same.sum() > 20 and 1e-6 < gaps.max() < {"int8": 0.05, "float8_e4m3": 0.5}[cache_dtype]
 
 
-def test_an_empty_stop_sequence_is_refused():
+def test_what_cannot_be_done_is_refused():
     with pytest.raises(UserError, match="stop holds an empty sequence"):
         run(stop=((3,), ()))
+    with pytest.raises(UserError, match=r"resume holds tokens .* \(3, 3, 12\), and \(3, 3, 13\) are asked for"):
+        run(resume=rollout(), max_new_tokens=13)
+    with pytest.raises(UserError, match="resume holds no experts"):
+        run(resume=rollout(), record_routing=True)
 
 
 ON_A_MESH = """
