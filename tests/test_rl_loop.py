@@ -105,7 +105,7 @@ def test_nothing_compiles_after_the_first_iteration(policy, mesh, no_cache, pack
             lengths.append(tuple(r.tokens for group in experience.groups for r in group))
             padding.append(metrics["padding"])
     assert first >= 3, "the listener heard nothing"
-    assert len(set(lengths)) > 40, "completions of different lengths are what could cause a recompilation"
+    assert len(set(lengths)) > 24, "completions of different lengths are what could cause a recompilation"
     assert len(compiled) == first, compiled[first:]
     assert all(0 < share < 1 for shares in padding for share in shares.values())
 

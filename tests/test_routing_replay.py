@@ -79,7 +79,7 @@ def test_with_replay_they_agree_at_router_ties():
     """float32, absorbed latent attention against expanded: the same experts, the same log-probabilities."""
     rows, _, sampler = sampled("float32")
     logprobs, _ = trained("float32", replay=True)
-    np.testing.assert_allclose(logprobs[rows.mask], sampler[rows.mask], atol=1e-5)
+    np.testing.assert_allclose(logprobs[rows.mask], sampler[rows.mask], rtol=1e-5, atol=1e-5)
     chosen_alone, _ = trained("float32", replay=False)
     assert np.abs(chosen_alone - sampler)[rows.mask].max() > 1e-3, "routers were not undecided: nothing was shown"
 
@@ -235,7 +235,7 @@ def test_packed_rows_replay_the_same_experts(sharing):
     rows, experts, sampler = sampled("float32")
     packed = pack_rows(rows._replace(replay=experts, recorded=experts), sharing=sharing)
     logprobs, counts = make_packed_score(CONFIG, rows_at_a_time=2)(*undecided(), packed, 1.0)
-    np.testing.assert_allclose(np.asarray(logprobs)[rows.mask], sampler[rows.mask], atol=1e-5)
+    np.testing.assert_allclose(np.asarray(logprobs)[rows.mask], sampler[rows.mask], rtol=1e-5, atol=1e-5)
     recorded = (experts[..., 0] >= 0).sum((1, 2))
     prompts = CONFIG.num_moe_layers * rows.prompt_lengths.sum() * (1 - 1 / sharing)
     assert np.asarray(counts)[:, 1].sum() == recorded.sum() - prompts
