@@ -77,7 +77,7 @@ def floor(config: Config, model: ModelConfig, machine: dict) -> dict:
     return {"bytes": size, "flops": config.rows * products, "by_memory": by_memory, "by_products": by_products}
 
 
-def compare(config: Config, folder: Path, peers: list[Peer], **settings) -> dict[str, dict]:
+def compare(config: Config, folder: Path, peers: list[Peer], settings: dict) -> dict[str, dict]:
     """Tokens a second of every side, and ours over theirs in the medians of rounds."""
     sides = take_turns(peers, settings, folder, rounds=config.rounds, tune_peers=config.tune_peers)
     rates = {name: np.array([r["tokens"] / r["seconds"] for r in side["repeats"]]) for name, side in sides.items()}
@@ -114,7 +114,7 @@ def main(config: Config) -> None:
                 draw_tokens(rng, config.vocab, settings.pop("count"), config.prompt_tokens),
             )
             settings |= common | {"prompts": str(prompts), "rows": config.rows}
-            records[mix] = compare(config, folder, peers, **settings)
+            records[mix] = compare(config, folder, peers, settings)
         machine = take_turns([ours("machine")], {}, folder, rounds=3)["r1jax"]
     for mix, sides in records.items():
         table = Table("", "tokens", "seconds", "tokens/s", "ours over it", "by processor time")

@@ -23,11 +23,11 @@ from r1jax.models.config import ModelConfig
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Tokens a second as ratios; by default of about 20M parameters, of which a token uses 8M."""
+    """Tokens a second as ratios; by default of about 20M parameters, of which a token uses 10M."""
 
     vocab: int = 8192
     """Of the model."""
-    layers: int = 6
+    layers: int = 9
     """Layers; the first is dense."""
     width: int = 256
     """Of the residual stream; a dense SwiGLU is four times as wide, and an expert half as wide."""

@@ -138,7 +138,7 @@ def step(settings: dict) -> tuple[Run, dict]:
             ),
             rollout_config=RolloutConfig(
                 max_tokens_to_generate=length, max_prompt_length=prompts.shape[1], temperature=1.0, top_p=1.0,
-                kv_cache_size=prompts.shape[1] + length + 1, seed=jax.random.PRNGKey(0), eos_tokens=[-1],
+                kv_cache_size=prompts.shape[1] + length + 1, seed=0, eos_tokens=[-1],
             ),
         ),
     )  # fmt: skip
