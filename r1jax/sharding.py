@@ -1,6 +1,7 @@
 """The device mesh, and the one table that says which logical axis lies on which mesh axis."""
 
 import dataclasses
+import math
 
 import flax.linen as nn
 import jax
@@ -93,6 +94,12 @@ def constrain(x: jax.Array, axes) -> jax.Array:
     if jax.sharding.get_abstract_mesh().empty:
         return x
     return jax.lax.with_sharding_constraint(x, partition_spec(axes))
+
+
+def batch_parts() -> int:
+    """Into how many parts the mesh in force cuts a batch; 1 without a mesh."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return 1 if mesh.empty else math.prod(mesh.shape[axis] for axis in RULES["batch"])
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from r1jax.generation import rollout as rollout_module
-from r1jax.generation.rollout import Rollout, generate, prompt_positions
+from r1jax.generation.rollout import generate, prompt_positions
 from r1jax.generation.sampling import sample_tokens
 from r1jax.models.presets import miniature, student
-from r1jax.models.transformer import init_params
+from r1jax.models.transformer import forward_with_routing, init_params
 from r1jax.rl import Rows, completion_logprobs
 
 EOS, SLOTS, LENGTH, GROUP = 2, 5, 12, 3
@@ -43,7 +43,7 @@ def sample(rows=slice(None), params=None, **settings):
     settings = dict(group_size=GROUP, max_new_tokens=LENGTH, eos_ids=(EOS,), temperature=1.0) | settings
     params, bias = params or weights()[0], weights()[1]
     out = generate(CONFIG, params, bias, PROMPTS[rows].astype(np.int32), PROMPT_LENGTHS[rows], keys()[rows], **settings)
-    return Rollout(*map(np.asarray, out))
+    return jax.tree.map(np.asarray, out)
 
 
 @functools.lru_cache
@@ -94,6 +94,28 @@ def test_sampler_and_trainer_agree_on_a_dense_student():
     logprobs, _, load = jax.jit(functools.partial(completion_logprobs, DENSE))(params, bias, rows)
     np.testing.assert_allclose(np.asarray(logprobs)[mask], flat(out.sampler_logprobs)[mask], atol=1e-5)
     assert load.shape == bias.shape == (0, 0)
+
+
+def test_recorded_experts_are_those_of_the_whole_sequence_without_a_cache():
+    """Of every token that was fed: not the padding, not the last token of a completion."""
+    params, bias = weights()
+    out = sample(record_routing=True, halvings=1)
+    plain = rollout()
+    np.testing.assert_array_equal(out.tokens, plain.tokens)
+    assert plain.experts is None and plain.prompt_experts is None
+    routed = jax.jit(functools.partial(forward_with_routing, CONFIG))
+    layers, chosen = CONFIG.num_moe_layers, CONFIG.num_experts_per_token
+    assert out.prompt_experts.shape == (3, SLOTS, layers, chosen) and out.prompt_experts.dtype == np.int16
+    assert out.experts.shape == (3, GROUP, LENGTH, layers, chosen) and out.experts.dtype == np.int16
+    for p, g in np.ndindex(3, GROUP):
+        fed = out.mask[p, g].sum() - 1
+        tokens = np.concatenate([PROMPTS[p], out.tokens[p, g]])[None].astype(np.int32)
+        positions = np.maximum(np.arange(SLOTS + LENGTH) - (SLOTS - PROMPT_LENGTHS[p]), -1)[None]
+        expected = np.moveaxis(np.asarray(routed(params, bias, tokens, positions)[2].experts)[:layers, 0], 0, 1)
+        start = SLOTS - PROMPT_LENGTHS[p]
+        np.testing.assert_array_equal(out.prompt_experts[p, start:], expected[start:SLOTS])
+        np.testing.assert_array_equal(out.experts[p, g, :fed], expected[SLOTS : SLOTS + fed])
+        assert (out.prompt_experts[p, :start] == -1).all() and (out.experts[p, g, fed:] == -1).all()
 
 
 def test_a_completion_holds_end_of_sequence_at_its_end_and_nothing_after():

@@ -68,7 +68,7 @@ def respond(
       The rollout as numpy arrays, and P lists of G texts.
     """
     rollout = sample(*encode_prompts(tokenizer, prompts, slots))
-    rollout = Rollout(*(np.asarray(x) for x in rollout))
+    rollout = jax.tree.map(np.asarray, rollout)
     texts = [
         [tokenizer.decode(tokens[mask]) for tokens, mask in zip(group_tokens, group_mask)]
         for group_tokens, group_mask in zip(rollout.tokens, rollout.mask)

@@ -1,15 +1,20 @@
-"""Grouped rollouts: one prefill a prompt, shared by its group, then decoding until every completion has ended."""
+"""Grouped rollouts: one prefill a prompt, shared by its group, then continuous batching until all have ended."""
 
+import dataclasses
+from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from r1jax.generation.sampling import sample_tokens
-from r1jax.models.cache import Cache, init_cache, write_cache
+from r1jax.generation.decode import Decoding, Output, Requests, State, advance, empty_slots, shrink
+from r1jax.generation.prefill import prefill, prompt_positions, shift_rows
+from r1jax.models.cache import CacheDtype
 from r1jax.models.config import ModelConfig
-from r1jax.models.transformer import forward, output_head
+from r1jax.sharding import batch_parts, constrain
+
+__all__ = ["Progress", "Rollout", "decode", "generate", "partial_rollout", "prompt_positions", "unfinished"]
 
 
 class Rollout(NamedTuple):
@@ -22,90 +27,102 @@ class Rollout(NamedTuple):
     sampler_logprobs: jax.Array
     """[P, G, T] float32 under the distribution sampled from."""
     finished: jax.Array
-    """[P, G] bool: ended by itself; False means cut at T tokens."""
+    """[P, G] bool: ended by itself; False means cut, at T tokens or, in a partial rollout, before; see `unfinished`."""
+    prompt_experts: jax.Array | None = None
+    """[P, S, L, K] int16, where routing is recorded: the experts that each token of a prompt was sent to, in the L
+    layers that have experts; -1 for padding."""
+    experts: jax.Array | None = None
+    """[P, G, T, L, K] int16, the same for completions; -1 where a token was never fed to the model, as the last is."""
 
 
-class _Rows(NamedTuple):
-    """The rows that are being decoded."""
+class Progress(NamedTuple):
+    """How far a rollout has come. Its arrays are given up when `decode` goes on."""
 
-    index: jax.Array
-    """[B] int32, place in the whole batch."""
-    keys: jax.Array
-    lengths: jax.Array
-    """[B] int32, tokens of the prompt."""
-    cache: Cache
-    logits: jax.Array
-    done: jax.Array
-    tokens: jax.Array
-    """[T, B]; time first, so that a step writes one contiguous row."""
-    mask: jax.Array
-    logprobs: jax.Array
+    steps: int
+    """Decode steps so far."""
+    live: int
+    """Rows that are being decoded."""
+    waiting: int
+    """Requests that no slot has taken yet."""
+    requests: Requests
+    output: Output
 
 
-def prompt_positions(prompt_lengths, slots: int):
-    """[P, slots] int32: -1 for the padding on the left, then 0, 1, ... for each prompt's tokens."""
-    return jnp.maximum(jnp.arange(slots)[None] - (slots - prompt_lengths[:, None]), -1)
+def unfinished(rollout: Rollout):
+    """[P, G] bool: completions that another call can go on with; those cut at T tokens are not among them."""
+    return ~rollout.finished & ~rollout.mask[..., -1]
 
 
-def _next_logits(config, params, hidden):
-    return jnp.dot(hidden, output_head(config, params), preferred_element_type=jnp.float32)
+_STATIC = (
+    "config",
+    "decoding",
+    "group_size",
+    "max_new_tokens",
+    "slots",
+    "prefill_rows",
+    "cache_dtype",
+    "record_routing",
+)
 
 
-def _map_cache_rows(function, cache: Cache) -> Cache:
-    """Apply `function(array, batch_axis)` to every array of a cache."""
-    stack = lambda entries: jax.tree.map(lambda x: function(x, 1), entries)
-    return Cache(stack(cache.dense), stack(cache.moe), function(cache.positions, 0))
+@partial(jax.jit, static_argnames=_STATIC)
+def _start(
+    config, decoding, params, router_bias, prompts, prompt_lengths, prompt_keys, resume: Rollout | None,
+    *, group_size, max_new_tokens, slots, prefill_rows, cache_dtype, record_routing,
+) -> tuple[Requests, State]:  # fmt: skip
+    """Prefill the prompts, and queue all completions that have not ended."""
+    prefixes = prefill(
+        config, params, router_bias, prompts, prompt_lengths,
+        rows=prefill_rows, chunk=decoding.chunk, cache_dtype=cache_dtype, record_routing=record_routing,
+    )  # fmt: skip
+    total = len(prompts) * group_size
+    if resume is None:
+        empty = lambda value, dtype, *shape: jnp.full((total, *shape), value, dtype)
+        chosen = (max_new_tokens, config.num_moe_layers, config.num_experts_per_token)
+        output = Output(
+            empty(0, jnp.int32, max_new_tokens),
+            empty(0, jnp.float32, max_new_tokens),
+            empty(0, jnp.int32),
+            empty(False, bool),
+            empty(-1, jnp.int16, *chosen) if record_routing else None,
+        )
+    else:
+        flat = lambda x: x.reshape(total, *x.shape[2:])
+        experts = flat(resume.experts) if record_routing else None
+        lengths = flat(resume.mask).sum(-1, dtype=jnp.int32)
+        output = Output(flat(resume.tokens), flat(resume.sampler_logprobs), lengths, flat(resume.finished), experts)
+    output = jax.tree.map(lambda x: constrain(x, ("batch",)), output)
+    over = output.finished | (output.lengths >= max_new_tokens)
+    left = shift_rows(prompts, prompts.shape[1] - prompt_lengths)
+    queue = jnp.argsort(over, stable=True).astype(jnp.int32)
+    requests = Requests(left, prompt_lengths, prompt_keys, prefixes, queue, jnp.sum(~over))
+    state = State(empty_slots(config, decoding, requests, slots, cache_dtype), output, jnp.int32(0), jnp.int32(0))
+    return requests, state
 
 
-def _prefill(config, params, router_bias, prompts, prompt_lengths, prompt_keys, *, group_size, max_new_tokens) -> _Rows:
-    num_prompts, slots = prompts.shape
-    rows = num_prompts * group_size
-    hidden, entries, _ = forward(config, params, router_bias, prompts, prompt_positions(prompt_lengths, slots))
-    share = lambda x, axis=0: jnp.repeat(x, group_size, axis)
-    cache = init_cache(config, rows, slots + max_new_tokens)
-    sample = jnp.tile(jnp.arange(group_size), num_prompts)
-    return _Rows(
-        index=jnp.arange(rows),
-        keys=jax.vmap(jax.random.fold_in)(share(prompt_keys), sample),
-        lengths=share(prompt_lengths),
-        cache=write_cache(cache, _map_cache_rows(share, entries), 0),
-        logits=share(_next_logits(config, params, hidden[:, -1])),
-        done=jnp.zeros(rows, bool),
-        tokens=jnp.zeros((max_new_tokens, rows), jnp.int32),
-        mask=jnp.zeros((max_new_tokens, rows), bool),
-        logprobs=jnp.zeros((max_new_tokens, rows), jnp.float32),
-    )
+@jax.jit
+def _to_rollout(requests: Requests, output: Output) -> Rollout:
+    grouped = lambda x: x.reshape(len(requests.prompts), -1, *x.shape[1:])
+    tokens, logprobs, lengths, finished, experts = jax.tree.map(grouped, output)
+    mask = jnp.arange(tokens.shape[-1]) < lengths[..., None]
+    prompt_experts = requests.prefixes.experts
+    if prompt_experts is not None:
+        prompt_experts = shift_rows(prompt_experts, requests.prompt_lengths - requests.prompts.shape[1])
+    return Rollout(tokens, mask, logprobs, finished, prompt_experts, experts)
 
 
-def _decode(config, params, router_bias, slots, eos_ids, temperature, top_p, step, rows: _Rows) -> _Rows:
-    """Sample token `step` of every row and run the model on it."""
-    keys = jax.vmap(lambda key: jax.random.fold_in(key, step))(rows.keys)
-    token, logprob = sample_tokens(keys, rows.logits, temperature=temperature, top_p=top_p)
-    token, logprob = jnp.where(rows.done, 0, token), jnp.where(rows.done, 0.0, logprob)
-    put = lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new[None], step, 0)
-    position = jnp.where(rows.done, -1, rows.lengths + step)[:, None]
-    hidden, new, _ = forward(config, params, router_bias, token[:, None], position, cache=rows.cache)
-    return rows._replace(
-        cache=write_cache(rows.cache, new, slots + step),
-        logits=_next_logits(config, params, hidden[:, 0]),
-        done=rows.done | jnp.isin(token, jnp.array(eos_ids)),
-        tokens=put(rows.tokens, token),
-        mask=put(rows.mask, ~rows.done),
-        logprobs=put(rows.logprobs, logprob),
-    )
+def partial_rollout(progress: Progress) -> Rollout:
+    """What has been sampled so far."""
+    return _to_rollout(progress.requests, progress.output)
 
 
-def _keep(rows: _Rows, count: int) -> _Rows:
-    """The first `count` rows, those still going before those that are done."""
-    order = jnp.argsort(rows.done, stable=True)[:count]
-    take = lambda x, axis: jnp.take(x, order, axis=axis)
-    first = {name: take(getattr(rows, name), 0) for name in ("index", "keys", "lengths", "logits", "done")}
-    last = {name: take(getattr(rows, name), 1) for name in ("tokens", "mask", "logprobs")}
-    return _Rows(**first, **last, cache=_map_cache_rows(take, rows.cache))
+def _halved(slots: int, halvings: int) -> list[int]:
+    """Numbers of slots, descending, each dividing over the devices that the batch is cut over."""
+    parts = batch_parts()
+    return sorted({-(-(slots >> shift) // parts) * parts for shift in range(halvings + 1)} - {0}, reverse=True)
 
 
-@partial(jax.jit, static_argnames=("config", "group_size", "max_new_tokens", "eos_ids", "top_p", "halvings"))
-def generate(
+def decode(
     config: ModelConfig,
     params,
     router_bias,
@@ -116,14 +133,27 @@ def generate(
     group_size: int,
     max_new_tokens: int,
     eos_ids: tuple[int, ...],
-    temperature=1.0,
+    stop: tuple[tuple[int, ...], ...] = (),
+    temperature: float = 1.0,
+    top_k: int = 0,
     top_p: float = 1.0,
+    min_p: float = 0.0,
+    slots: int = 0,
     halvings: int = 0,
-) -> Rollout:
-    """Sample `group_size` completions of every prompt.
+    widths: int = 1,
+    steps: int = 512,
+    budget: int | None = None,
+    prefill_rows: int = 32,
+    prefill_chunk: int = 512,
+    cache_dtype: CacheDtype = "dtype",
+    record_routing: bool = False,
+    resume: Rollout | None = None,
+) -> Iterator[Progress]:
+    """Sample `group_size` completions of every prompt, and say after each dispatch how far that has come.
 
-    Each sample's noise is folded from its prompt's key, its index in the group and the token's index, so a completion
-    is the same whatever else is in the batch.
+    Each token's noise is folded from its prompt's key, its index in the group and its place in the completion, so a
+    completion is the same whatever else is in the batch, however many slots there are and in whatever order they are
+    taken. Who stops iterating has a partial rollout.
 
     Args:
       params, router_bias: of the model.
@@ -133,27 +163,60 @@ def generate(
       group_size: completions a prompt.
       max_new_tokens: a completion is cut after this many tokens, end-of-sequence included.
       eos_ids: any of them ends a completion.
-      temperature: divides the logits.
-      top_p: below 1, tokens are drawn from the nucleus of this probability; see `sample_tokens`.
-      halvings: how often the batch is halved, when half of its rows are done; saves work where lengths differ, and
-        costs one compiled loop each.
+      stop: token sequences; a completion whose last tokens are one of them has ended. They are part of it.
+      temperature: divides the logits; 0 takes the likeliest token.
+      top_k, top_p, min_p: leave out unlikely tokens; see `sample_tokens`.
+      slots: rows decoded at a time, refilled from the queue of completions as they finish; 0 for all at once.
+      halvings: how often slots are halved, when the queue is empty and half of the slots too; saves work where
+        lengths differ, and costs one compiled program each.
+      widths: into how many parts the cache is cut; a step reads only those that hold something. Each is compiled.
+      steps: decode steps a dispatch.
+      budget: stop after so many decode steps, with what there is.
+      prefill_rows, prefill_chunk: prompts, and tokens of each, that are prefilled at a time.
+      cache_dtype: how the cache is kept; see `CacheDtype`.
+      record_routing: also return the experts of every token.
+      resume: go on with this partial rollout of the same prompts, keys and sizes. What its completions have is kept,
+        log-probabilities included, and run through the model anew.
     """
-    num_prompts, slots = prompts.shape
-    rows = _prefill(
-        config, params, router_bias, prompts, prompt_lengths, prompt_keys,
-        group_size=group_size, max_new_tokens=max_new_tokens,
+    sizes = _halved(slots or len(prompts) * group_size, halvings)
+    width = prompts.shape[1] + max_new_tokens
+    decoding = Decoding(
+        ends=tuple((token,) for token in eos_ids) + tuple(map(tuple, stop)),
+        widths=tuple(sorted({-(-width * part // widths) for part in range(1, widths + 1)})),
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        greedy=temperature == 0,
+        rows=min(prefill_rows, sizes[0]),
+        chunk=prefill_chunk,
+        refills=True,
+        resumes=resume is not None,
+    )
+    requests, state = _start(
+        config, decoding, params, router_bias, prompts, prompt_lengths, prompt_keys, resume,
+        group_size=group_size, max_new_tokens=max_new_tokens, slots=sizes[0], prefill_rows=prefill_rows,
+        cache_dtype=cache_dtype, record_routing=record_routing,
     )  # fmt: skip
-    total = num_prompts * group_size
-    body = partial(_decode, config, params, router_bias, slots, eos_ids, temperature, top_p)
-    outputs, step = (rows.tokens, rows.mask, rows.logprobs, rows.done), jnp.int32(0)
-    for halving in range(halvings + 1):
-        stop_at = total >> (halving + 1) if halving < halvings else 0
-        going = lambda c, stop_at=stop_at: (c[0] < max_new_tokens) & (jnp.sum(~c[1].done) > stop_at)
-        step, rows = jax.lax.while_loop(going, lambda c: (c[0] + 1, body(*c)), (step, rows))
-        written = (rows.tokens, rows.mask, rows.logprobs, rows.done)
-        outputs = tuple(old.at[..., rows.index].set(new) for old, new in zip(outputs, written))
-        if stop_at:
-            rows = _keep(rows, stop_at)
-    grouped = lambda x: x.T.reshape(num_prompts, group_size, max_new_tokens)
-    tokens, mask, logprobs, done = outputs
-    return Rollout(grouped(tokens), grouped(mask), grouped(logprobs), done.reshape(num_prompts, group_size))
+    done, most = 0, float("inf") if budget is None else budget
+    for size, smaller in zip(sizes, [*sizes[1:], 0]):
+        if size < sizes[0]:  # by now the queue is empty
+            state = state._replace(slots=shrink(state.slots, size))
+            decoding = dataclasses.replace(decoding, refills=False)
+        # Each program runs at least once, if only to find that nothing is left: so the first call compiles them all.
+        live = waiting = size
+        while waiting or live > smaller:
+            state, told = advance(
+                config, decoding, params, router_bias, requests, state,
+                temperature=jnp.float32(temperature), until=jnp.int32(min(done + steps, most)), stop_at=smaller,
+            )  # fmt: skip
+            done, live, waiting = map(int, jax.device_get(told))
+            yield Progress(done, live, waiting, requests, state.output)
+            if done >= most:
+                return
+
+
+def generate(*arguments, **settings) -> Rollout:
+    """Sample completions; the arguments are those of `decode`."""
+    for progress in decode(*arguments, **settings):
+        pass
+    return partial_rollout(progress)

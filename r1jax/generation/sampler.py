@@ -31,6 +31,8 @@ class SamplingConfig:
     log-probabilities are over all tokens, so rollouts to train on want 1."""
     halvings: int = 0
     """How often a batch is halved as its rows finish: saves work where lengths differ, one compiled loop each."""
+    record_routing: bool = False
+    """Keep the experts that every token was sent to, so that the trainer can take the same ones."""
 
     def check(self, mesh) -> None:
         """Raise UserError where a setting is impossible or the prompts do not divide over the mesh."""
@@ -57,6 +59,7 @@ def make_sampler(model: ModelConfig, config: SamplingConfig, mesh, *, eos_ids: t
         return generate(
             model, *policy, prompts, lengths, keys, group_size=config.group_size, max_new_tokens=config.max_new_tokens,
             eos_ids=eos_ids, temperature=config.temperature, top_p=config.top_p, halvings=config.halvings,
+            record_routing=config.record_routing,
         )  # fmt: skip
 
     return sample

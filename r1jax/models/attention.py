@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from r1jax.models.cache import Entries
 from r1jax.models.config import ModelConfig
 from r1jax.models.layers import RMSNorm, linear, weight
-from r1jax.ops.attention import attend, grouped_attention, latent_attend
+from r1jax.ops.attention import attend, grouped_attention, grouped_decode, latent_attend
 from r1jax.ops.rotary import (
     apply_rotary,
     apply_rotary_halves,
@@ -122,16 +122,20 @@ class GroupedQueryAttention(nn.Module):
         value = _project(self, "value", x, config.num_kv_heads, normed=False)
         query, key = (apply_rotary_halves(heads, positions, frequencies) for heads in (query, key))
 
-        parts = [(key, value, mask)]
-        if cache is not None:
+        flatten = lambda heads: heads.reshape(*heads.shape[:2], -1)
+        entries, scale = Entries(flatten(key), flatten(value)), config.head_dim**-0.5
+        if cache is None:
+            mixed = grouped_attention(query, [(key, value, mask)], scale=scale)
+        elif x.shape[1] == 1:
+            mixed = grouped_decode(query, [(*cache, cache_mask), (*entries, mask)], scale=scale)
+        else:
             split = lambda flat: flat.reshape(*flat.shape[:2], config.num_kv_heads, config.head_dim)
-            parts.insert(0, (split(cache.key), split(cache.value), cache_mask))
-        mixed = grouped_attention(query, parts, scale=config.head_dim**-0.5)
+            parts = [(*map(split, cache), cache_mask), (key, value, mask)]
+            mixed = grouped_attention(query, parts, scale=scale)
 
         out_shape = (config.num_heads, config.head_dim, config.embed_dim)
         out = weight(self, "out", out_shape, ("heads", "head_dim", "embed"), config)
-        flatten = lambda heads: heads.reshape(*heads.shape[:2], -1)
-        return linear(mixed, out, config, contract=2), Entries(flatten(key), flatten(value))
+        return linear(mixed, out, config, contract=2), entries
 
 
 def _project(module: nn.Module, name: str, x, heads: int, *, normed: bool):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from r1jax.models.attention import GroupedQueryAttention, LatentAttention
-from r1jax.models.cache import Entries
+from r1jax.models.cache import Entries, decode_entries
 from r1jax.models.config import ModelConfig
 from r1jax.models.layers import MLP, RMSNorm
 from r1jax.models.moe import MoE
@@ -48,6 +48,7 @@ class Block(nn.Module):
         normed = RMSNorm(config, name="attention_norm")(x)
         kind = GroupedQueryAttention if config.num_kv_heads else LatentAttention
         attention = kind(config, name="attention")
+        cache = cache and decode_entries(cache, config.dtype)
         mixed, entries = attention(normed, visibility.positions, visibility.mask, cache, visibility.cache_mask)
         x = constrain(x + mixed, ("batch", "length", "embed_activation"))
         normed = RMSNorm(config, name="mlp_norm")(x)

@@ -74,6 +74,38 @@ def grouped_attention(query, parts, *, scale: float) -> jax.Array:
     return outward(mixed.reshape(batch, heads, length, width)).astype(value.dtype)
 
 
+def grouped_decode(query, parts, *, scale: float) -> jax.Array:
+    """As `grouped_attention` for one query a row, reading keys and values as a cache keeps them.
+
+    Query heads are spread over a block-diagonal matrix, so that each row's keys are one matrix that is multiplied as it
+    lies, with no transposed copy; the K-fold products cost less than the copy, for decoding is bound by memory.
+
+    Args:
+      query: [B, 1, N, H].
+      parts: one or more (key [B, S, K * H], value [B, S, K * H], mask [B, 1, S] bool).
+      scale: multiplies the scores.
+
+    Returns:
+      [B, 1, N, H], dtype of the values. Scores and softmax are float32.
+    """
+    batch, _, heads, width = query.shape
+    kv_heads = parts[0][0].shape[2] // width
+    own = (jnp.arange(heads)[:, None] // (heads // kv_heads) == jnp.arange(kv_heads))[..., None]  # [N, K, 1]
+    spread = jnp.where(own, query[:, 0, :, None], 0).reshape(batch, heads, -1)
+    scores = []
+    for key, _, mask in parts:
+        score = jnp.einsum("bsc,bnc->bsn", key, spread, preferred_element_type=jnp.float32) * scale
+        scores.append(jnp.where(mask, score.transpose(0, 2, 1), _MASKED))
+    weights = jax.nn.softmax(jnp.concatenate(scores, axis=-1), axis=-1)
+    mixed, start = 0.0, 0
+    for _, value, _ in parts:
+        share = weights[..., start : start + value.shape[1]].astype(value.dtype)
+        mixed += jnp.einsum("bns,bsc->bnc", share, value, preferred_element_type=jnp.float32)
+        start += value.shape[1]
+    mixed = jnp.where(own, mixed.reshape(batch, heads, kv_heads, width), 0.0).sum(2)
+    return mixed[:, None].astype(parts[0][1].dtype)
+
+
 def latent_attend(latent_query, rope_query, parts, *, scale: float) -> jax.Array:
     """Absorbed multi-head latent attention: scores and values are taken in the latent space.
 
