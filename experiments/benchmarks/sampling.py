@@ -48,6 +48,10 @@ class Config:
     """Mean of its geometric lengths, before they are cut."""
     longest: int = 256
     """They are cut after this many tokens."""
+    halvings: int = 2
+    """How often r1jax halves its slots when requests run out."""
+    widths: int = 4
+    """Into how many parts r1jax cuts its cache; a step reads only those that hold something."""
     rounds: int = 5
     """Timed repeats of every side, in turn."""
     tunix_python: str = ""
@@ -114,6 +118,7 @@ def main(config: Config) -> None:
                 draw_tokens(rng, config.vocab, settings.pop("count"), config.prompt_tokens),
             )
             settings |= common | {"prompts": str(prompts), "rows": config.rows}
+            settings |= {"halvings": config.halvings, "widths": config.widths}
             records[mix] = compare(config, folder, peers, settings)
         machine = take_turns([ours("machine")], {}, folder, rounds=3)["r1jax"]
     for mix, sides in records.items():

@@ -99,27 +99,24 @@ def naive_update(settings: dict) -> tuple[Run, dict]:
 
 
 def sampling(settings: dict) -> tuple[Run, dict]:
-    """Completions of all prompts, `settings["rows"]` of them at a time."""
+    """Completions of all prompts through `settings["rows"]` slots."""
     import jax
-    import jax.numpy as jnp
     import numpy as np
 
     from r1jax.generation.rollout import generate
 
     model, params, router_bias, _ = load(settings["folder"])
     prompts, rows = np.load(settings["prompts"]), settings["rows"]
-    seeds = iter(range(1 << 30))
-
-    def sample(part, keys):
-        return generate(
-            model, params, router_bias, part, jnp.full(len(part), part.shape[1]), keys, group_size=1,
-            max_new_tokens=settings["new_tokens"], eos_ids=tuple(settings["eos_ids"]),
-        )  # fmt: skip
+    lengths, seeds = np.full(len(prompts), prompts.shape[1]), iter(range(1 << 30))
+    ends = tuple(token for token in settings["eos_ids"] if token >= 0)
 
     def run() -> dict:
         keys = jax.random.split(jax.random.key(next(seeds)), len(prompts))
-        parts = [sample(prompts[at : at + rows], keys[at : at + rows]) for at in range(0, len(prompts), rows)]
-        return {"tokens": int(sum(np.asarray(part.mask).sum() for part in parts))}
+        rollout = generate(
+            model, params, router_bias, prompts, lengths, keys, group_size=1, max_new_tokens=settings["new_tokens"],
+            eos_ids=ends, slots=rows, halvings=settings["halvings"], widths=settings["widths"],
+        )  # fmt: skip
+        return {"tokens": int(np.asarray(rollout.mask).sum())}
 
     return run, {}
 
@@ -152,7 +149,7 @@ def grpo_step(settings: dict) -> tuple[Run, dict]:
         keys = jax.random.split(jax.random.key(next(seeds)), len(prompts))
         rollout = generate(
             model, state.params, state.router_bias, prompts, prompt_lengths, keys, group_size=group,
-            max_new_tokens=width, eos_ids=(-1,),
+            max_new_tokens=width, eos_ids=(), widths=4,
         )  # fmt: skip
         flat = lambda x: np.asarray(x).reshape(-1, width)
         rows = Rows(np.repeat(prompts, group, 0), np.repeat(prompt_lengths, group), *map(flat, rollout[:2]))
