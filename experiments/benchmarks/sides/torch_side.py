@@ -14,6 +14,14 @@ def load(folder: str):
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
 
 
+def load_tokenizer(folder: str):
+    """The tokenizer of a folder as its file has it; the class that goes with Qwen2 would cut numbers into digits."""
+    from transformers import PreTrainedTokenizerFast
+
+    special = {"pad_token": "0", "unk_token": "0", "eos_token": "1"}
+    return PreTrainedTokenizerFast(tokenizer_file=f"{folder}/tokenizer.json", padding_side="left", **special)
+
+
 def grpo_trainer(settings: dict, *, rows: int, group_size: int, callbacks=()):
     """TRL's trainer of DeepSeekMath's objective with k3, as ours, in float32 and without gradient checkpointing."""
     import os
@@ -40,6 +48,7 @@ def grpo_trainer(settings: dict, *, rows: int, group_size: int, callbacks=()):
 
     return GRPOTrainer(
         settings["folder"], reward, args=config, train_dataset=Dataset.from_dict({"prompt": prompts}),
+        processing_class=load_tokenizer(settings["folder"]),
         callbacks=list(callbacks),
     )  # fmt: skip
 

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-from tokenizers import Tokenizer, models, pre_tokenizers
 
 from r1jax.interop.hf_config_writing import to_hf_config
 from r1jax.interop.safetensors import write_checkpoint
@@ -42,11 +41,10 @@ def write_weights(folder: Path, model: ModelConfig) -> Path:
     write_checkpoint(folder, specs, map(tensor, specs), max_shard_bytes=5 << 30)
     token_ids = {"pad_token_id": PAD, "eos_token_id": EOS}
     write_json(folder / "config.json", to_hf_config(model, dtype="float32", token_ids=token_ids))
-    tokenizer = Tokenizer(models.WordLevel({str(number): number for number in range(model.vocab_size)}, str(PAD)))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.save(str(folder / "tokenizer.json"))
-    special = {"pad_token": str(PAD), "eos_token": str(EOS), "unk_token": str(PAD)}
-    write_json(folder / "tokenizer_config.json", special | {"tokenizer_class": "PreTrainedTokenizerFast"})
+    words = {"type": "WordLevel", "vocab": {str(n): n for n in range(model.vocab_size)}, "unk_token": str(PAD)}
+    absent = dict.fromkeys(("truncation", "padding", "normalizer", "post_processor", "decoder"))
+    tokenizer = {"version": "1.0", "added_tokens": [], "pre_tokenizer": {"type": "WhitespaceSplit"}, "model": words}
+    write_json(folder / "tokenizer.json", tokenizer | absent)
     return folder
 
 
