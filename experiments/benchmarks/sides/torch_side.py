@@ -18,7 +18,7 @@ def load_tokenizer(folder: str):
     """The tokenizer of a folder as its file has it; the class that goes with Qwen2 would cut numbers into digits."""
     from transformers import PreTrainedTokenizerFast
 
-    special = {"pad_token": "0", "unk_token": "0", "eos_token": "1"}
+    special = {"pad_token": "<pad>", "unk_token": "<pad>", "eos_token": "<end>"}
     return PreTrainedTokenizerFast(tokenizer_file=f"{folder}/tokenizer.json", padding_side="left", **special)
 
 

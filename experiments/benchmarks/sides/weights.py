@@ -41,7 +41,8 @@ def write_weights(folder: Path, model: ModelConfig) -> Path:
     write_checkpoint(folder, specs, map(tensor, specs), max_shard_bytes=5 << 30)
     token_ids = {"pad_token_id": PAD, "eos_token_id": EOS}
     write_json(folder / "config.json", to_hf_config(model, dtype="float32", token_ids=token_ids))
-    words = {"type": "WordLevel", "vocab": {str(n): n for n in range(model.vocab_size)}, "unk_token": str(PAD)}
+    vocab = {"<pad>": PAD, "<end>": EOS} | {str(number): number for number in range(EOS + 1, model.vocab_size)}
+    words = {"type": "WordLevel", "vocab": vocab, "unk_token": "<pad>"}
     absent = dict.fromkeys(("truncation", "padding", "normalizer", "post_processor", "decoder"))
     tokenizer = {"version": "1.0", "added_tokens": [], "pre_tokenizer": {"type": "WhitespaceSplit"}, "model": words}
     write_json(folder / "tokenizer.json", tokenizer | absent)
