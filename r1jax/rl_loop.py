@@ -86,8 +86,12 @@ class GrpoConfig:
                 f"reference_every {self.reference_every} is not a multiple of mini_batches {self.mini_batches}"
             )
         self.sampling.check(mesh)
-        if self.sampling.top_p < 1:
-            raise UserError("--grpo.sampling.top-p must be 1: the trainer's log-probabilities know no nucleus")
+        if self.sampling.temperature == 0:
+            raise UserError("--grpo.sampling.temperature must be above 0, not 0: the trainer divides by it")
+        if self.sampling.top_p < 1 or self.sampling.top_k or self.sampling.min_p:
+            raise UserError(
+                "--grpo.sampling.top-p must be 1, top-k and min-p 0: the trainer's log-probabilities are over all tokens"
+            )
         check_divides(mesh, self.rows_at_a_time, "batch", "a micro-batch")
 
 

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from r1jax.generation import rollout as rollout_module
-from r1jax.generation.rollout import generate, prompt_positions
+from r1jax.generation.rollout import decode, generate, partial_rollout, prompt_positions, unfinished
 from r1jax.generation.sampling import sample_tokens
 from r1jax.models.presets import miniature, student
 from r1jax.models.transformer import forward_with_routing, init_params
@@ -99,7 +98,7 @@ def test_sampler_and_trainer_agree_on_a_dense_student():
 def test_recorded_experts_are_those_of_the_whole_sequence_without_a_cache():
     """Of every token that was fed: not the padding, not the last token of a completion."""
     params, bias = weights()
-    out = sample(record_routing=True, halvings=1)
+    out = sample(record_routing=True)
     plain = rollout()
     np.testing.assert_array_equal(out.tokens, plain.tokens)
     assert plain.experts is None and plain.prompt_experts is None
@@ -161,9 +160,8 @@ def test_a_completion_ends_at_the_first_of_several_end_tokens():
     assert ended.mask.sum() < out.mask.sum()
 
 
-@pytest.mark.parametrize("halvings", [1, 2])
-def test_halving_the_batch_changes_nothing(halvings):
-    halved, whole = sample(halvings=halvings), rollout()
+def test_halving_the_batch_changes_nothing():
+    halved, whole = sample(halvings=2), rollout()
     for name in ("tokens", "mask", "finished"):
         np.testing.assert_array_equal(getattr(halved, name), getattr(whole, name))
     np.testing.assert_allclose(halved.sampler_logprobs, whole.sampler_logprobs, atol=1e-5)
@@ -188,24 +186,20 @@ def test_a_low_temperature_is_greedy():
     assert out.sampler_logprobs.max() <= 0 and out.sampler_logprobs.min() > -1e-2
 
 
-def test_decoding_stops_when_every_row_has_ended(monkeypatch):
-    steps = []
-
-    def counted(keys, logits, **settings):
-        jax.debug.callback(lambda: steps.append(1))
-        return sample_tokens(keys, logits, **settings)
-
-    monkeypatch.setattr(rollout_module, "sample_tokens", counted)
-    length = 9  # used nowhere else, so that this program is traced with the counter and by this test alone
-    ended = sample(params=rigged_head(50.0), max_new_tokens=length)
-    jax.effects_barrier()
+def test_decoding_stops_when_every_row_has_ended():
+    """One step where all end at once, and no step after the longest completion."""
+    run = functools.partial(
+        decode, CONFIG, prompts=PROMPTS.astype(np.int32), prompt_lengths=PROMPT_LENGTHS, prompt_keys=keys(),
+        router_bias=weights()[1], group_size=GROUP, max_new_tokens=LENGTH, eos_ids=(EOS,),
+    )  # fmt: skip
+    (progress,) = run(params=rigged_head(50.0))
+    ended = partial_rollout(progress)
     assert ended.finished.all() and (ended.mask.sum(-1) == 1).all() and (ended.tokens[..., 0] == EOS).all()
-    assert len(steps) == 1
-    steps.clear()
-    cut = sample(params=rigged_head(-50.0), max_new_tokens=length)
-    jax.effects_barrier()
-    assert not cut.finished.any() and cut.mask.all() and (cut.tokens != EOS).all()
-    assert len(steps) == length
+    assert (progress.steps, progress.live, progress.waiting) == (1, 0, 0)
+    (progress,) = run(params=rigged_head(-50.0))
+    cut = partial_rollout(progress)
+    assert not cut.finished.any() and cut.mask.all() and (cut.tokens != EOS).all() and not unfinished(cut).any()
+    assert progress.steps == LENGTH
     np.testing.assert_allclose(cut.sampler_logprobs, -np.log(10), atol=1e-5)
 
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_generation import CONFIG, EOS, PROMPT_LENGTHS, PROMPTS, rollout, sample, weights
+from test_generation import CONFIG, EOS, PROMPT_LENGTHS, PROMPTS, sample, weights
 
 from r1jax.config import UserError
 from r1jax.generation.sampler import SamplingConfig, make_sampler
@@ -66,18 +66,6 @@ def test_rows_do_not_know_each_other():
     for row in range(6):
         alone = sample_tokens(row_keys[row : row + 1], logits[row : row + 1], **options)
         assert (int(alone[0][0]), float(alone[1][0])) == (int(tokens[row]), float(logprobs[row]))
-
-
-def test_one_is_the_whole_distribution_bit_by_bit():
-    row_keys = jax.random.split(jax.random.key(3), 6)
-    logits = np.random.default_rng(0).normal(size=(6, 9)).astype(np.float32)
-    scaled = logits / 0.7
-    tokens, logprobs = sample_tokens(row_keys, logits, temperature=0.7, top_p=1.0)
-    expected = jax.vmap(jax.random.categorical)(row_keys, scaled)
-    np.testing.assert_array_equal(tokens, expected)
-    chosen = jnp.take_along_axis(scaled, expected[:, None], axis=-1)[:, 0]
-    np.testing.assert_array_equal(logprobs, chosen - jax.nn.logsumexp(scaled, axis=-1))
-    jax.tree.map(np.testing.assert_array_equal, sample(top_p=1.0), rollout())
 
 
 def test_rollouts_draw_from_the_nucleus():

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from r1jax.config import UserError
 from r1jax.generation.decode import Decoding, Output, Requests, State, advance, empty_slots, shrink
 from r1jax.generation.prefill import prefill, prompt_positions, shift_rows
 from r1jax.models.cache import CacheDtype
@@ -178,6 +179,8 @@ def decode(
       resume: go on with this partial rollout of the same prompts, keys and sizes. What its completions have is kept,
         log-probabilities included, and run through the model anew.
     """
+    if not all(stop):
+        raise UserError("stop holds an empty sequence, which every completion ends with; leave it out")
     sizes = _halved(slots or len(prompts) * group_size, halvings)
     width = prompts.shape[1] + max_new_tokens
     decoding = Decoding(

@@ -8,6 +8,7 @@ import numpy as np
 
 from r1jax.config import UserError
 from r1jax.generation.rollout import Rollout, generate
+from r1jax.models.cache import CacheDtype
 from r1jax.models.config import ModelConfig
 from r1jax.sharding import batch_sharding, check_divides
 
@@ -29,37 +30,78 @@ class SamplingConfig:
     top_p: float = 1.0
     """Tokens are drawn from the likeliest that have this probability together; 1 draws from all of them. The trainer's
     log-probabilities are over all tokens, so rollouts to train on want 1."""
+    top_k: int = 0
+    """Tokens are drawn from so many likeliest; 0 draws from all of them. Rollouts to train on want 0."""
+    min_p: float = 0.0
+    """Tokens less likely than this share of the likeliest are not drawn. Rollouts to train on want 0."""
+    slots: int = 0
+    """Completions decoded at a time; a slot whose completion has ended is given the next. 0 decodes all at once."""
     halvings: int = 0
-    """How often a batch is halved as its rows finish: saves work where lengths differ, one compiled loop each."""
+    """How often slots are halved as the last completions finish: saves work where lengths differ, one compiled program
+    each."""
+    widths: int = 1
+    """Into how many parts the cache is cut; a step reads those that hold something. Saves work where completions are
+    long, and each is compiled."""
+    steps: int = 512
+    """Tokens decoded in a row before the host looks."""
+    prefill_rows: int = 32
+    """Prompts prefilled at a time."""
+    prefill_chunk: int = 512
+    """Tokens of a prompt prefilled at a time."""
+    cache_dtype: CacheDtype = "dtype"
+    """How the cache is kept: in the model's dtype, in bfloat16, or quantized to 8 bits."""
     record_routing: bool = False
     """Keep the experts that every token was sent to, so that the trainer can take the same ones."""
 
     def check(self, mesh) -> None:
         """Raise UserError where a setting is impossible or the prompts do not divide over the mesh."""
-        if self.temperature <= 0:
-            raise UserError(f"--sampling.temperature must be above 0, not {self.temperature}")
+        if self.temperature < 0:
+            raise UserError(f"--sampling.temperature must be 0 or more, not {self.temperature}")
         if not 0 < self.top_p <= 1:
             raise UserError(f"--sampling.top-p must be above 0 and at most 1, not {self.top_p}")
-        for name in ("prompts", "group_size", "prompt_slots", "max_new_tokens"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--sampling.{name.replace('_', '-')} must be 1 or more, not {getattr(self, name)}")
+        if not 0 <= self.min_p <= 1:
+            raise UserError(f"--sampling.min-p must be between 0 and 1, not {self.min_p}")
+        least = {"top_k": 0, "slots": 0, "halvings": 0} | dict.fromkeys(
+            (
+                "prompts",
+                "group_size",
+                "prompt_slots",
+                "max_new_tokens",
+                "widths",
+                "steps",
+                "prefill_rows",
+                "prefill_chunk",
+            ),
+            1,
+        )
+        for name, value in least.items():
+            if getattr(self, name) < value:
+                found = getattr(self, name)
+                raise UserError(f"--sampling.{name.replace('_', '-')} must be {value} or more, not {found}")
         check_divides(mesh, self.prompts, "batch", "the number of prompts")
 
 
-def make_sampler(model: ModelConfig, config: SamplingConfig, mesh, *, eos_ids: tuple[int, ...]):
-    """Bind a model and settings: returns sample(policy, prompts, lengths, key) -> Rollout.
+def make_sampler(
+    model: ModelConfig,
+    config: SamplingConfig,
+    mesh,
+    *,
+    eos_ids: tuple[int, ...],
+    stop: tuple[tuple[int, ...], ...] = (),
+):
+    """Bind a model and settings: returns sample(policy, prompts, lengths, key, *, resume, budget) -> Rollout.
 
     `policy` is (params, router_bias), `prompts` [P, S] int32 padded on the left with P = config.prompts, `lengths` [P],
-    `key` one PRNG key, from which every prompt's is folded by its place.
+    `key` one PRNG key, from which every prompt's is folded by its place. `stop`, `resume` and `budget` are those of
+    `decode`.
     """
+    settings = {name: value for name, value in vars(config).items() if name not in ("prompts", "prompt_slots")}
 
-    def sample(policy, prompts, lengths, key) -> Rollout:
+    def sample(policy, prompts, lengths, key, *, resume: Rollout | None = None, budget: int | None = None) -> Rollout:
         keys = jax.vmap(partial(jax.random.fold_in, key))(np.arange(len(prompts)))
         prompts, lengths, keys = jax.device_put((prompts, lengths, keys), batch_sharding(mesh))
         return generate(
-            model, *policy, prompts, lengths, keys, group_size=config.group_size, max_new_tokens=config.max_new_tokens,
-            eos_ids=eos_ids, temperature=config.temperature, top_p=config.top_p, halvings=config.halvings,
-            record_routing=config.record_routing,
-        )  # fmt: skip
+            model, *policy, prompts, lengths, keys, eos_ids=eos_ids, stop=stop, resume=resume, budget=budget, **settings
+        )
 
     return sample

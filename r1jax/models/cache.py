@@ -64,7 +64,7 @@ def encode_entries(entries: Entries, cache_dtype: CacheDtype) -> Entries:
 
 def decode_entries(entries: Entries, dtype) -> Entries:
     """What attention reads, in the compute dtype."""
-    read = lambda x: x.values * x.scale if isinstance(x, Quantized) else x
+    read = lambda x: x.values.astype(jnp.float32) * x.scale if isinstance(x, Quantized) else x
     return Entries(*(read(x).astype(dtype) for x in entries))
 
 
