@@ -78,7 +78,8 @@ def floor(config: Config, model: ModelConfig, machine: dict) -> dict:
     products = 2 * weights + 4 * before * model.num_layers * model.num_heads * model.head_dim
     by_memory = size / machine["bytes_per_second"]
     by_products = config.rows * products / machine["flops_per_second"]
-    return {"bytes": size, "flops": config.rows * products, "by_memory": by_memory, "by_products": by_products}
+    seconds = {"by_memory": by_memory, "by_products": by_products, "seconds": max(by_memory, by_products)}
+    return {"bytes": size, "flops": config.rows * products} | seconds
 
 
 def compare(config: Config, folder: Path, peers: list[Peer], settings: dict) -> dict[str, dict]:
@@ -94,6 +95,28 @@ def compare(config: Config, folder: Path, peers: list[Peer], settings: dict) -> 
     return sides
 
 
+def measure(config: Config, folder: Path, model: ModelConfig, peers: list[Peer]) -> dict[str, dict]:
+    """Both mixes of lengths, each printed as soon as it is known."""
+    ends = np.arange(EOS + 1, EOS + 1 + config.vocab // config.mean_tokens).tolist()
+    mixes = {
+        "equal": (config.rows, {"eos_ids": NEVER, "new_tokens": config.new_tokens}),
+        "long tail": (config.requests, {"eos_ids": ends, "new_tokens": config.longest}),
+    }
+    common = {"folder": str(write_weights(folder / "model", model)), "pad_id": PAD, "eos_id": EOS}
+    common |= {"rows": config.rows, "halvings": config.halvings, "widths": config.widths}
+    records, rng = {}, np.random.default_rng(1)
+    for mix, (count, settings) in mixes.items():
+        path = folder / f"{mix}.npy"
+        np.save(path, draw_tokens(rng, config.vocab, count, config.prompt_tokens))
+        records[mix] = compare(config, folder, peers, common | settings | {"prompts": str(path)})
+        table = Table("", "tokens", "seconds", "tokens/s", "ours over it", "by processor time")
+        for name, side in records[mix].items():
+            figures = f"{side['tokens']:.0f}", f"{side['seconds']:.3f}", f"{side['tokens_per_second']:.0f}"
+            table.add_row(name, *figures, f"{side['ours_over']:.2f}x", f"{side['ours_over_by_work']:.2f}x")
+        show(f"{mix} lengths", table, peers)
+    return records
+
+
 def main(config: Config) -> None:
     if not 1 <= config.mean_tokens <= config.vocab // 2:
         raise UserError(f"--mean-tokens must be from 1 to half of --vocab, not {config.mean_tokens}")
@@ -102,40 +125,20 @@ def main(config: Config) -> None:
         Peer("Tunix", "tunix_side", "sampling", config.tunix_python, "--tunix-python", TUNIX),
         Peer("transformers", "torch_side", "sampling", config.transformers_python, "--transformers-python", TORCH),
     ]
-    model, rng = qwen2(config.vocab, config.layers, config.width), np.random.default_rng(1)
-    ends = np.arange(EOS + 1, EOS + 1 + config.vocab // config.mean_tokens).tolist()
-    mixes = {
-        "equal": {"count": config.rows, "eos_ids": NEVER, "new_tokens": config.new_tokens},
-        "long tail": {"count": config.requests, "eos_ids": ends, "new_tokens": config.longest},
-    }
-    records = {}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        common = {"folder": str(write_weights(folder / "model", model)), "pad_id": PAD, "eos_id": EOS}
-        for mix, settings in mixes.items():
-            np.save(
-                prompts := folder / "prompts.npy",
-                draw_tokens(rng, config.vocab, settings.pop("count"), config.prompt_tokens),
-            )
-            settings |= common | {"prompts": str(prompts), "rows": config.rows}
-            settings |= {"halvings": config.halvings, "widths": config.widths}
-            records[mix] = compare(config, folder, peers, settings)
-        machine = take_turns([ours("machine")], {}, folder, rounds=3)["r1jax"]
-    for mix, sides in records.items():
-        table = Table("", "tokens", "seconds", "tokens/s", "ours over it", "by processor time")
-        for name, side in sides.items():
-            figures = f"{side['tokens']:.0f}", f"{side['seconds']:.3f}", f"{side['tokens_per_second']:.0f}"
-            table.add_row(name, *figures, f"{side['ours_over']:.2f}x", f"{side['ours_over_by_work']:.2f}x")
-        show(f"{mix} lengths", table, peers)
-    least = floor(config, model, machine)
-    step = records["equal"]["r1jax"]["seconds"] / config.new_tokens
-    least |= {"step": step, "share": max(least["by_memory"], least["by_products"]) / step}
+    model = qwen2(config.vocab, config.layers, config.width)
+    with tempfile.TemporaryDirectory() as folder:
+        records = measure(config, Path(folder), model, peers)
+        machine = take_turns([ours("machine")], {}, Path(folder), rounds=3)["r1jax"]
+    least, step = floor(config, model, machine), records["equal"]["r1jax"]["seconds"] / config.new_tokens
+    least |= {"step": step, "share_of_memory": least["by_memory"] / step, "share": least["seconds"] / step}
     launch.console.print(
         f"floor of a decode step: {least['bytes'] / 2**20:.1f} MiB at {machine['bytes_per_second'] / 1e9:.1f} GB/s = "
         f"{1e3 * least['by_memory']:.2f} ms; {least['flops'] / 1e6:.0f} MFLOP at "
         f"{machine['flops_per_second'] / 1e9:.0f} GFLOP/s = {1e3 * least['by_products']:.2f} ms; ours, prefill and all "
-        f"else included: {1e3 * step:.2f} ms, {least['share']:.2f} of the floor"
-    )  # fmt: skip
+        f"else included: {1e3 * step:.2f} ms, {least['share_of_memory']:.2f} of the floor of memory, "
+        f"{least['share']:.2f} of both",
+        soft_wrap=True,
+    )
     if config.json:
         record = {"config": dataclasses.asdict(config), "mixes": records, "machine": machine, "floor": least}
         write_json(config.json, record)

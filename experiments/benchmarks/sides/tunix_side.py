@@ -114,34 +114,37 @@ def sampling(settings: dict) -> tuple[Run, dict]:
     return run, {}
 
 
-def step(settings: dict) -> tuple[Run, dict]:
-    """`GRPOLearner.train`, one global step a turn."""
-    import jax
-    import numpy as np
+def make_cluster(settings: dict, prompt_tokens: int):
+    """Policy and reference, rollouts that nothing ends, and AdamW as ours."""
     import optax
-    from flax import nnx
     from tunix.rl import rl_cluster
-    from tunix.rl.grpo.grpo_learner import GRPOLearner
     from tunix.rl.rollout.base_rollout import RolloutConfig
 
     actor, _, mesh = load(settings)
     reference, _, _ = load(settings)
-    prompts, length = np.load(settings["prompts"]), settings["new_tokens"]
+    length = settings["new_tokens"]
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-6, b1=0.9, b2=0.95, weight_decay=0.1))
     roles = (rl_cluster.Role.ACTOR, rl_cluster.Role.REFERENCE, rl_cluster.Role.ROLLOUT)
-    cluster = rl_cluster.RLCluster(
-        actor=actor, reference=reference, tokenizer=Numbers(settings),
-        cluster_config=rl_cluster.ClusterConfig(
-            role_to_mesh=dict.fromkeys(roles, mesh),
-            training_config=rl_cluster.RLTrainingConfig(
-                actor_optimizer=optimizer, eval_every_n_steps=1 << 30, max_steps=1 << 30
-            ),
-            rollout_config=RolloutConfig(
-                max_tokens_to_generate=length, max_prompt_length=prompts.shape[1], temperature=1.0, top_p=1.0,
-                kv_cache_size=prompts.shape[1] + length + 1, seed=0, eos_tokens=[-1],
-            ),
-        ),
+    training = rl_cluster.RLTrainingConfig(actor_optimizer=optimizer, eval_every_n_steps=1 << 30, max_steps=1 << 30)
+    rollout = RolloutConfig(
+        max_tokens_to_generate=length, max_prompt_length=prompt_tokens, kv_cache_size=prompt_tokens + length + 1,
+        temperature=1.0, top_p=1.0, seed=0, eos_tokens=[-1],
     )  # fmt: skip
+    config = rl_cluster.ClusterConfig(
+        role_to_mesh=dict.fromkeys(roles, mesh), training_config=training, rollout_config=rollout
+    )
+    return rl_cluster.RLCluster(actor=actor, reference=reference, tokenizer=Numbers(settings), cluster_config=config)
+
+
+def step(settings: dict) -> tuple[Run, dict]:
+    """`GRPOLearner.train`, one global step a turn."""
+    import jax
+    import numpy as np
+    from flax import nnx
+    from tunix.rl.grpo.grpo_learner import GRPOLearner
+
+    prompts = np.load(settings["prompts"])
+    cluster = make_cluster(settings, prompts.shape[1])
 
     def reward(prompts, completions, **_):
         return [float(int(text.split()[0]) % 2) for text in completions]
@@ -158,7 +161,7 @@ def step(settings: dict) -> tuple[Run, dict]:
 
         learner.train(batches())
 
-    turn, tokens = in_turns(loop), prompts.shape[0] * settings["group_size"] * length
+    turn, tokens = in_turns(loop), prompts.shape[0] * settings["group_size"] * settings["new_tokens"]
     return lambda: turn() or {"tokens": tokens}, {}
 
 
