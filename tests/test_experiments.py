@@ -21,7 +21,9 @@ from r1jax.tasks import BASE_MODEL, STUDENT_MODEL, WORLD_MODEL
 from r1jax.tasks.authors import WORLD, Population, describe_corpus
 
 EXPERIMENTS = [
-    ".".join(path.relative_to(ROOT).with_suffix("").parts) for path in sorted((ROOT / "experiments").rglob("*.py"))
+    ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    for path in sorted((ROOT / "experiments").rglob("*.py"))
+    if path.parent.name != "sides"  # processes that benchmarks start
 ]
 
 
