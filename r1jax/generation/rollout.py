@@ -55,15 +55,8 @@ def unfinished(rollout: Rollout):
 
 
 _STATIC = (
-    "config",
-    "decoding",
-    "group_size",
-    "max_new_tokens",
-    "slots",
-    "prefill_rows",
-    "cache_dtype",
-    "record_routing",
-)
+    "config", "decoding", "group_size", "max_new_tokens", "slots", "prefill_rows", "cache_dtype", "record_routing",
+)  # fmt: skip
 
 
 @partial(jax.jit, static_argnames=_STATIC)
@@ -78,15 +71,8 @@ def _start(
     )  # fmt: skip
     total = len(prompts) * group_size
     if resume is None:
-        empty = lambda value, dtype, *shape: jnp.full((total, *shape), value, dtype)
-        chosen = (max_new_tokens, config.num_moe_layers, config.num_experts_per_token)
-        output = Output(
-            empty(0, jnp.int32, max_new_tokens),
-            empty(0, jnp.float32, max_new_tokens),
-            empty(0, jnp.int32),
-            empty(False, bool),
-            empty(-1, jnp.int16, *chosen) if record_routing else None,
-        )
+        experts = (config.num_moe_layers, config.num_experts_per_token) if record_routing else None
+        output = _nothing(total, max_new_tokens, experts)
     else:
         flat = lambda x: x.reshape(total, *x.shape[2:])
         experts = flat(resume.experts) if record_routing else None
@@ -99,6 +85,28 @@ def _start(
     requests = Requests(left, prompt_lengths, prompt_keys, prefixes, queue, jnp.sum(~over))
     state = State(empty_slots(config, decoding, requests, slots, cache_dtype), output, jnp.int32(0), jnp.int32(0))
     return requests, state
+
+
+def _nothing(total: int, length: int, experts: tuple[int, int] | None) -> Output:
+    """An Output in which no request has a token."""
+    empty = lambda value, dtype, *shape: jnp.full((total, *shape), value, dtype)
+    return Output(
+        empty(0, jnp.int32, length),
+        empty(0, jnp.float32, length),
+        empty(0, jnp.int32),
+        empty(False, bool),
+        None if experts is None else empty(-1, jnp.int16, length, *experts),
+    )
+
+
+def _check(shape: tuple[int, int, int], stop, record_routing: bool, resume: Rollout | None) -> None:
+    """Raise UserError for stop sequences that would end everything, and for rollouts that cannot be gone on with."""
+    if not all(stop):
+        raise UserError("stop holds an empty sequence, which every completion ends with; leave it out")
+    if resume is not None and resume.tokens.shape != shape:
+        raise UserError(f"resume holds tokens [P, G, T] of shape {resume.tokens.shape}, and {shape} are asked for")
+    if resume is not None and record_routing and resume.experts is None:
+        raise UserError("resume holds no experts: record the routing from the first call on, or not at all")
 
 
 @jax.jit
@@ -178,10 +186,13 @@ def decode(
       record_routing: also return the experts of every token.
       resume: go on with this partial rollout of the same prompts, keys and sizes. What its completions have is kept,
         log-probabilities included, and run through the model anew.
+
+    Raises:
+      UserError: a stop sequence is empty, or `resume` does not fit.
     """
-    if not all(stop):
-        raise UserError("stop holds an empty sequence, which every completion ends with; leave it out")
-    sizes = _halved(slots or len(prompts) * group_size, halvings)
+    _check((len(prompts), group_size, max_new_tokens), stop, record_routing, resume)
+    total = len(prompts) * group_size
+    sizes = _halved(min(slots or total, total), halvings)
     width = prompts.shape[1] + max_new_tokens
     decoding = Decoding(
         ends=tuple((token,) for token in eos_ids) + tuple(map(tuple, stop)),
