@@ -14,7 +14,16 @@ from hypothesis import strategies as st
 from r1jax.models.presets import miniature
 from r1jax.models.transformer import forward, init_params, output_head
 from r1jax.objectives import gspo_sums
-from r1jax.rl import GrpoRows, Rows, completion_logprobs, grpo_batch_loss, padded_places, sorted_by_length
+from r1jax.rl import (
+    GrpoRows,
+    Rows,
+    completion_logprobs,
+    count_routing_differences,
+    grpo_batch_loss,
+    padded_places,
+    routed_logprobs,
+    sorted_by_length,
+)
 from r1jax.rl_packing import make_packed_score, over_filled_rows, pack_rows, packed_logprobs, packed_places
 from r1jax.train import gradient_sums
 
@@ -215,3 +224,29 @@ def test_rows_that_cannot_be_packed_are_refused():
         pack_rows(rows, sharing=3)
     with pytest.raises(ValueError, match="prompts differ"):
         pack_rows(rows, sharing=BATCH)
+
+
+@pytest.mark.parametrize("sharing", [1, GROUP])
+def test_packed_rows_replay_the_experts_of_padded_ones(weights, sharing):
+    """Random experts, far from the router's choice; and the differences are counted, those of a shared prompt once."""
+    draw, lengths = np.random.default_rng(5), [7, 1, 4, 0, 3, 7, 2, 5]
+    rows = make_batch(5, [6, 3], lengths).rows
+    shape = (MODEL.num_moe_layers, MODEL.num_experts_per_token)
+    experts = draw.permuted(np.tile(np.arange(8), (BATCH, SLOTS + WIDTH, shape[0], 1)), axis=-1)[..., : shape[1]]
+    experts[:, :SLOTS] = experts[::GROUP, :SLOTS].repeat(GROUP, 0)
+    fed = np.arange(WIDTH) < np.asarray(lengths)[:, None] - 1
+    experts[:, SLOTS:][~fed] = -1
+    for row, size in enumerate(rows.prompt_lengths):
+        experts[row, : SLOTS - size if lengths[row] else SLOTS] = -1
+    experts = experts.astype(np.int16)
+    *padded, routing = quick(partial(routed_logprobs, MODEL))(*weights, rows._replace(replay=experts))
+    packed = pack_rows(rows._replace(replay=experts, recorded=experts), sharing=sharing)
+    logprobs, counts = make_packed_score(MODEL, rows_at_a_time=1)(*weights, packed, 1.0)
+    np.testing.assert_allclose(np.asarray(logprobs)[rows.mask], np.asarray(padded[0])[rows.mask], atol=1e-9)
+    alone = quick(partial(routed_logprobs, MODEL))(*weights, rows)[0]
+    assert np.abs(np.asarray(alone) - padded[0])[rows.mask].max() > 1e-3
+    once = experts.copy()
+    once[np.arange(BATCH) % sharing > 0, :SLOTS] = -1
+    expected = np.asarray(count_routing_differences(routing.experts, once[:, :-1])).sum(0)
+    np.testing.assert_array_equal(np.asarray(counts).sum(0), expected)
+    assert 0 < expected[0] <= expected[1]

@@ -30,7 +30,6 @@ from r1jax.rl import (
     rows_of,
 )
 from r1jax.rl_loop import make_grpo_iteration
-from r1jax.rl_packing import make_packed_score, pack_rows
 from r1jax.sharding import MeshConfig, make_mesh
 
 CONFIG = tiny(num_layers=3, num_dense_layers=1)
@@ -227,16 +226,3 @@ def test_settings_for_experts_need_experts(mesh):
 def test_impossible_settings_are_refused(mesh, change):
     with pytest.raises(UserError, match=next(iter(change)).replace("_", "-")):
         dataclasses.replace(tiny_policy.CONFIG, **change).check(mesh)
-
-
-@pytest.mark.parametrize("sharing", [1, GROUP])
-def test_packed_rows_replay_the_same_experts(sharing):
-    """Packed, and with prompts laid once for their group: the log-probabilities and the counts of padded rows."""
-    rows, experts, sampler = sampled("float32")
-    packed = pack_rows(rows._replace(replay=experts, recorded=experts), sharing=sharing)
-    logprobs, counts = make_packed_score(CONFIG, rows_at_a_time=2)(*undecided(), packed, 1.0)
-    np.testing.assert_allclose(np.asarray(logprobs)[rows.mask], sampler[rows.mask], rtol=1e-5, atol=1e-5)
-    recorded = (experts[..., 0] >= 0).sum((1, 2))
-    prompts = CONFIG.num_moe_layers * rows.prompt_lengths.sum() * (1 - 1 / sharing)
-    assert np.asarray(counts)[:, 1].sum() == recorded.sum() - prompts
-    assert 0 < np.asarray(counts)[:, 0].sum() < 0.8 * recorded.sum()
