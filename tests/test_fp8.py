@@ -256,6 +256,7 @@ def plain_losses():
 SCANNED = {"unroll_layers": False, "remat": True, "expert_dispatch": "ragged"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, {**SCANNED, "dtype": "bfloat16", "fp8_scales": "power_of_two"}])
 def test_a_model_trains_in_fp8_with_nearly_the_same_losses(changes):
     ours = losses_of(small(**changes))
@@ -268,6 +269,7 @@ def test_a_model_trains_in_fp8_with_nearly_the_same_losses(changes):
 compile_fast = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
+@pytest.mark.slow
 def test_dense_and_ragged_experts_agree_in_fp8_and_native_is_simulated():
     """Tiles of channels do not depend on the dispatch, so that hidden states are equal to rounding."""
     params, bias = weights(small())
@@ -344,6 +346,7 @@ jax.tree.map(close, cut[1], whole[1])
 """
 
 
+@pytest.mark.slow
 def test_fp8_on_eight_devices_computes_what_it_does_on_one(environment):
     flags = f"{environment['XLA_FLAGS']} --xla_force_host_platform_device_count=8"
     command = [sys.executable, "-c", ON_EIGHT_DEVICES, str(Path(__file__).parent)]

@@ -66,9 +66,11 @@ KILL_POINTS = {
 }
 
 
-def test_killed_at_many_points(experiment, finished_run, tmp_path):
+@pytest.mark.parametrize("points", [pytest.param(KILL_POINTS, marks=pytest.mark.slow), ("after three iterations",)])
+def test_killed_at_many_points(experiment, finished_run, tmp_path, points):
     workdir = tmp_path / "run"
-    for name, reached in KILL_POINTS.items():
+    for name in points:
+        reached = KILL_POINTS[name]
         process = experiment("r1_zero", "--workdir", workdir, *SMALL)
         wait_for(lambda: reached(workdir), process)
         assert process.poll() is None, f"ended before it could be killed {name}: {process.communicate()}"

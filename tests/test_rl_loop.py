@@ -87,7 +87,7 @@ def no_cache():
     jax.config.update("jax_enable_compilation_cache", True)
 
 
-@pytest.mark.parametrize("packing", ["none", "shared_prompts"])
+@pytest.mark.parametrize("packing", ["none", pytest.param("shared_prompts", marks=pytest.mark.slow)])
 def test_nothing_compiles_after_the_first_iteration(policy, mesh, no_cache, packing):
     """Over 50 iterations with completions of other lengths in each, packed into more or fewer rows."""
     compiled = []
@@ -129,6 +129,7 @@ def padded_iterations(policy, mesh):
     return two_iterations(policy, mesh, WHOLE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packing", ["rows", "shared_prompts"])
 def test_packing_changes_no_iteration(policy, mesh, padded_iterations, packing):
     """With one mini-batch of all rows, the update is the same however they are laid out."""
@@ -244,6 +245,7 @@ def test_micro_batches_and_widths_change_nothing(policy, mesh):
         np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-6 * scale)
 
 
+@pytest.mark.slow
 def test_router_bias_moves_by_the_load_of_all_micro_batches(policy, mesh):
     model = policy.model
     batch = rows_of(np.random.default_rng(1), policy, 8, 12, 16)
@@ -308,6 +310,7 @@ def on_one_device(experiment, tmp_path_factory):
     return read_json_lines(workdir / "metrics.jsonl")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", MESHES.values(), ids=MESHES)
 def test_eight_devices_compute_what_one_does(experiment, on_one_device, tmp_path, options):
     """A whole small run on eight host devices samples the same responses and takes the same steps as on one."""

@@ -35,6 +35,7 @@ class Config:
     rounds: int = 5
     """Timed iterations of each layout, each with new lengths."""
     seed: int = 0
+    """Draws lengths and tokens of all workloads."""
     json: str = ""
     """The same figures are written here."""
 

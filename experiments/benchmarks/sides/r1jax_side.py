@@ -137,11 +137,12 @@ def grpo_step(settings: dict) -> tuple[Run, dict]:
     optimizer, state, shardings = start_state(model, params, router_bias, mesh, learning_rate=1e-6)
     group, width = settings["group_size"], settings["new_tokens"]
     lengths = completion_lengths(width)
-    score = make_score(model, num_micro_batches=1, lengths=lengths)
-    sums = sorted_by_length(gradient_sums(partial(grpo_batch_loss, model)), 1, lengths)
-    train_step = make_train_step(sums, optimizer, shardings)
     scalars = {"temperature": 1.0, "clip_epsilon": settings["clip_epsilon"], "kl_coef": settings["kl_coef"]}
     prompts = np.load(settings["prompts"])
+    rows_at_a_time = len(prompts) * group
+    score = make_score(model, rows_at_a_time=rows_at_a_time, lengths=lengths)
+    sums = sorted_by_length(gradient_sums(partial(grpo_batch_loss, model)), rows_at_a_time, lengths)
+    train_step = make_train_step(sums, optimizer, shardings)
     prompt_lengths, seeds = np.full(len(prompts), prompts.shape[1]), iter(range(1 << 30))
 
     def run() -> dict:
