@@ -150,7 +150,7 @@ def grpo_step(settings: dict) -> tuple[Run, dict]:
         keys = jax.random.split(jax.random.key(next(seeds)), len(prompts))
         rollout = generate(
             model, state.params, state.router_bias, prompts, prompt_lengths, keys, group_size=group,
-            max_new_tokens=width, eos_ids=(), widths=4,
+            max_new_tokens=width, eos_ids=(),
         )  # fmt: skip
         flat = lambda x: np.asarray(x).reshape(-1, width)
         rows = Rows(np.repeat(prompts, group, 0), np.repeat(prompt_lengths, group), *map(flat, rollout[:2]))
