@@ -59,7 +59,7 @@ def coin(step, asked, groups, rng):
 
 def start(policy, mesh, submit, reward=coin, config=CONFIG):
     """A state with the policy's weights, and an iteration that trains it."""
-    optimizer = make_optimizer(CONFIG.optimizer, 10)
+    optimizer = make_optimizer(config.optimizer, 10)
     state, shardings = init_train_state(jax.random.key(0), partial(init_params, policy.model), optimizer, mesh)
     params, bias = jax.tree.map(jnp.copy, (policy.params, policy.router_bias))
     state = state._replace(params=params, router_bias=bias)
@@ -94,7 +94,10 @@ def test_nothing_compiles_after_the_first_iteration(policy, mesh, no_cache, pack
     listen = lambda name, seconds, **_: compiled.append(name) if name.endswith("backend_compile_duration") else None
     jax.monitoring.register_event_duration_secs_listener(listen)
     with jax.set_mesh(mesh):
-        state, iteration = start(policy, mesh, SUBMIT, config=dataclasses.replace(CONFIG, packing=packing))
+        slow = OptimizerConfig(learning_rate=1e-6)  # a policy that random rewards have ruined ends no completion
+        state, iteration = start(
+            policy, mesh, SUBMIT, config=dataclasses.replace(CONFIG, optimizer=slow, packing=packing)
+        )
         reference = freeze(state)
         state, *_ = iteration(state, reference, 1, asked(1))
         first = len(compiled)

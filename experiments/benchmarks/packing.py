@@ -62,7 +62,7 @@ CHAT = ModelConfig(
     vocab_size=8192, embed_dim=192, num_layers=4, num_dense_layers=4, mlp_dim=512, num_heads=6, num_kv_heads=2,
     head_dim=32, tied_embeddings=True, init_stddev=0.05, dtype="float32", unroll_layers=True, remat=False,
 )  # fmt: skip
-COUNTDOWN = Workload(miniature(271), 32, 16, 12, 128, 30.0, 9, 2, 64, 8)
+COUNTDOWN = Workload(miniature(271), 8, 16, 12, 128, 30.0, 9, 2, 16, 8)
 WORKLOADS = {
     "countdown, mean 30 of 128": COUNTDOWN,
     "countdown, mean 100 of 128": dataclasses.replace(COUNTDOWN, mean_length=100.0),
@@ -140,6 +140,7 @@ def main(config: Config) -> None:
     table = Table("workload", "layout", "scoring", "update", "padding", "places", "time to padded")
     with jax.set_mesh(mesh):
         for name, work in WORKLOADS.items():
+            launch.console.print(f"{name} ...")
             figures[name] = measure(work, config, mesh)
             total = lambda row: row["scoring"] + row["update"]
             for layout, row in figures[name].items():
