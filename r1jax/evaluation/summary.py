@@ -94,7 +94,9 @@ def _votes(answers: Sequence, correct: np.ndarray, fewer: Sequence[int], seed: i
         parts[voting] = scores
         return Ratio(parts, voting.astype(float))
 
-    result = {f"majority_at_{k}": over_all(resampled_vote_scores(rows, correct[voting], k, seed=seed)) for k in fewer}
+    result = {
+        f"majority_at_{k}": over_all(resampled_vote_scores(rows, correct[voting], k, seed=seed)) for k in fewer
+    }
     return result | {f"majority_at_{correct.shape[1]}": over_all(vote_scores(rows, correct[voting]))}
 
 

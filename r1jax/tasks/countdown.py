@@ -31,9 +31,7 @@ class Problem(NamedTuple):
     @property
     def question(self) -> str:
         start, goal = QUESTION_PHRASES if self.language == "en" else CHINESE_PHRASES
-        return (
-            f"{start} {' '.join(map(str, self.numbers))} {goal} {self.target} {'.' if self.language == 'en' else '。'}"
-        )
+        return f"{start} {' '.join(map(str, self.numbers))} {goal} {self.target} {'.' if self.language == 'en' else '。'}"
 
     @property
     def record(self) -> dict:
