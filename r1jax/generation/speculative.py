@@ -18,8 +18,8 @@ import jax.numpy as jnp
 
 from r1jax.config import UserError
 from r1jax.generation import decode
-from r1jax.generation.decode import Decoding, Output, Requests, Slots, by_rows, cache_layers, emit, first_slots, keep
 from r1jax.generation.sampling import draw, probabilities
+from r1jax.generation.slots import Decoding, Output, Requests, Slots, by_rows, cache_layers, emit, first_slots, keep
 from r1jax.models.cache import CacheDtype, Entries, encode_like, write_token, zero_entries
 from r1jax.models.config import ModelConfig
 from r1jax.models.mtp import mtp_with_cache
