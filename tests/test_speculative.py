@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny_policy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
@@ -21,6 +22,9 @@ from r1jax.generation.sampler import SamplingConfig, make_sampler
 from r1jax.generation.sampling import draw
 from r1jax.models.presets import miniature
 from r1jax.models.transformer import forward, init_params, output_head
+from r1jax.policy import freeze
+from r1jax.rewards.combine import GroupRewards
+from r1jax.rewards.verdict import judge_inline
 from r1jax.rl import Rows, completion_logprobs
 from r1jax.sharding import mesh_of_one
 
@@ -226,3 +230,19 @@ def test_what_cannot_be_done_is_refused():
         run(record_routing=True)
     with pytest.raises(UserError, match="cannot go on with a partial rollout"):
         run(resume=sampled())
+
+
+@pytest.mark.slow
+def test_grpo_trains_on_speculative_rollouts_and_logs_the_acceptance():
+    submit = functools.partial(judge_inline, {"accuracy": tiny_policy.kept, "format": tiny_policy.kept})
+    sampling = dataclasses.replace(tiny_policy.CONFIG.sampling, speculative=True)
+    lengths = lambda step, asked, groups, rng: GroupRewards(
+        np.array([[response.tokens for response in group] for group in groups], np.float32), np.ones((2, 4), bool), {}
+    )
+    mesh = mesh_of_one(jax.devices()[0])
+    with jax.set_mesh(mesh):
+        policy = tiny_policy.tiny_policy(num_mtp_layers=1)
+        config = dataclasses.replace(tiny_policy.CONFIG, sampling=sampling)
+        state, iteration = tiny_policy.start(policy, mesh, config, submit=submit, reward=lengths)
+        _, metrics, _ = iteration(state, freeze(state), 1, tiny_policy.ask(1))
+    assert 0 <= metrics["draft_acceptance"] < 1 and metrics["sampler_mismatch_max"] < 1e-4
