@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import re
 
 import flax.linen as nn
 import jax
@@ -104,9 +105,6 @@ def test_sampler_and_trainer_agree_on_the_log_probabilities():
 
 def test_slots_neighbours_and_order_change_nothing():
     assert_same(run([2, 0, 1], **(CHUNKED | HALVED | dict(prefill_chunk=64, widths=1))), pick(sampled(), [2, 0, 1]))
-
-
-def test_a_prompt_alone_has_the_same_completions():
     assert_same(run([1, 1, 1]), pick(sampled(), [1, 1, 1]))
 
 
@@ -121,6 +119,27 @@ def test_nothing_recompiles():
     out = run([1, 2, 0], lengths=np.array([5, 2, 1], np.int32), steps=3, temperature=0.9)
     assert out.mask.any(-1).all()
     assert [program._cache_size() for program in programs] == before
+
+
+def test_the_decoding_loop_never_copies_its_caches(monkeypatch):
+    """Neither the model's nor the module's; the entry computation runs once a dispatch and may."""
+    compiled, advance = [], speculative.advance
+
+    def spy(*arguments, **scalars):
+        if not compiled:
+            compiled.append(advance.lower(*arguments, **scalars).compile().as_text())
+        return advance(*arguments, **scalars)
+
+    monkeypatch.setattr(speculative, "advance", spy)
+    run()
+    cache = rf"f32\[1,4,{SLOTS + LENGTH},({'|'.join(map(str, CONFIG.cache_widths))})\]"
+    computations = compiled[0].split("\n\n")
+    assert any(re.search(cache, text) and "scatter" in text for text in computations)
+    copying = [
+        text for text in computations
+        if re.search(rf"{cache}\S* copy\(", text) and not text.lstrip().startswith("ENTRY")
+    ]  # fmt: skip
+    assert not copying, copying[0][:2000]
 
 
 # The distribution.
