@@ -159,6 +159,8 @@ def make_grpo_iteration(
         old_of_groups = np.asarray(old).reshape(rollout.mask.shape)
         compared = rollout.sampler_logprobs, old_of_groups, rollout.mask
         metrics |= compare(*compared) | routing
+        if rollout.drafts is not None:
+            metrics["draft_acceptance"] = float(rollout.accepted.sum() / max(rollout.drafts.sum(), 1))
         places, codec = worst_tokens(*compared, WORST_TOKENS), asked.codec or tokenizer
         worst = describe_tokens(places, rollout.tokens, *compared[:2], codec.decode)
         clock.tick("scoring")

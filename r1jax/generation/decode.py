@@ -1,6 +1,5 @@
 """Continuous batching inside jit: slots that decode, and a queue from which finished slots are refilled."""
 
-import dataclasses
 from functools import partial
 from typing import NamedTuple
 
@@ -9,90 +8,10 @@ import jax.numpy as jnp
 
 from r1jax.generation.prefill import Prefixes, feed, token_experts
 from r1jax.generation.sampling import sample_tokens
-from r1jax.models.cache import Cache, CacheDtype, Entries, encode_like, init_cache, separate, together, write_token
+from r1jax.generation.slots import Decoding, Output, Requests, Slots, cache_layers, emit, first_slots, keep
+from r1jax.models.cache import Cache, Entries, encode_like, together, write_token
 from r1jax.models.config import ModelConfig
 from r1jax.models.transformer import forward_with_routing, output_head
-from r1jax.sharding import constrain
-
-
-@dataclasses.dataclass(frozen=True)
-class Decoding:
-    """What a decoding program is compiled for."""
-
-    ends: tuple[tuple[int, ...], ...]
-    """Token sequences, any of which ends a completion."""
-    widths: tuple[int, ...]
-    """Slots of the cache that attention may read, ascending: a step reads the fewest that hold every row."""
-    top_k: int
-    top_p: float
-    min_p: float
-    greedy: bool
-    rows: int
-    """Slots refilled at a time."""
-    chunk: int
-    """Tokens fed at a time where a completion goes on."""
-    refills: bool
-    """The queue may hold requests."""
-    resumes: bool
-    """Some requests have tokens already."""
-
-
-class Requests(NamedTuple):
-    """N completions that are asked for, N = P * G, and what is known of them; read only."""
-
-    prompts: jax.Array
-    """[P, S] int32, padded on the right."""
-    prompt_lengths: jax.Array
-    prompt_keys: jax.Array
-    prefixes: Prefixes
-    """Of the prompts."""
-    queue: jax.Array
-    """[N] int32, request numbers p * G + g in the order in which they are taken."""
-    pending: jax.Array
-    """int32, how many of the queue there are to take."""
-
-
-class Output(NamedTuple):
-    """What has been sampled for every request."""
-
-    tokens: jax.Array
-    """[N, T] int32."""
-    logprobs: jax.Array
-    """[N, T] float32."""
-    lengths: jax.Array
-    """[N] int32, tokens so far."""
-    finished: jax.Array
-    """[N] bool, ended by itself."""
-    experts: jax.Array | None
-    """[N, T, L, K] int16; None where routing is not recorded."""
-
-
-Layers = tuple[tuple[Entries, ...], tuple[Entries, ...]]
-"""The layers without experts and those with, each as `separate` gives them."""
-
-
-class Slots(NamedTuple):
-    """B rows that are decoded together, each at a length of its own."""
-
-    request: jax.Array
-    """[B] int32; N in an empty slot."""
-    keys: jax.Array
-    """[B] PRNG keys of the requests."""
-    filled: jax.Array
-    """[B] int32, tokens in the cache, which is the position of the next."""
-    count: jax.Array
-    """[B] int32, tokens of the completion."""
-    tail: jax.Array
-    """[B, E] int32, the last tokens of the completion; -1 where there is none."""
-    hidden: jax.Array
-    """[B, D], from which the next token is drawn."""
-    entries: Layers
-    """Of W tokens a row."""
-    fresh: Layers
-    """Of the newest token, which the next step begins by writing at `column`: a loop that wrote what it has just read
-    would copy the cache."""
-    column: jax.Array
-    """[B] int32; W where there is nothing to write."""
 
 
 class State(NamedTuple):
@@ -106,32 +25,7 @@ class State(NamedTuple):
     """int32, decode steps so far."""
 
 
-def empty_slots(config: ModelConfig, decoding: Decoding, requests: Requests, count: int, cache_dtype: CacheDtype):
-    """`count` empty Slots, laid over the mesh by rows."""
-    layers = lambda slots: _layers(config, init_cache(config, count, slots, cache_dtype))
-    rows = lambda value, *shape, dtype=jnp.int32: constrain(jnp.full((count, *shape), value, dtype), ("batch",))
-    return Slots(
-        request=rows(len(requests.queue)),
-        keys=jnp.broadcast_to(requests.prompt_keys[0], count),
-        filled=rows(0),
-        count=rows(0),
-        tail=rows(-1, max(map(len, decoding.ends), default=1)),
-        hidden=rows(0, config.embed_dim, dtype=config.dtype),
-        entries=jax.tree.map(_by_rows, layers(decoding.widths[-1])),
-        fresh=jax.tree.map(_by_rows, layers(1)),
-        column=rows(decoding.widths[-1]),
-    )
-
-
-def _layers(config, cache) -> Layers:
-    return separate(config, cache.dense), separate(config, cache.moe)
-
-
-def _by_rows(x):
-    return constrain(x, ("layers", "batch", None, None))
-
-
-def _refill(config, decoding: Decoding, params, router_bias, requests: Requests, state: State) -> State:
+def refill(config, decoding: Decoding, params, router_bias, requests: Requests, state: State) -> State:
     """Put the next requests of the queue into empty slots, at most `rows` of them."""
     slots, output, total = state.slots, state.output, len(requests.queue)
     num_slots, rows = len(slots.request), min(decoding.rows, len(slots.request))
@@ -158,7 +52,7 @@ def _refill(config, decoding: Decoding, params, router_bias, requests: Requests,
         count=put(slots.count, known),
         tail=put(slots.tail, tail),
         hidden=put(slots.hidden, prefixes.hidden[prompt]),
-        entries=jax.tree.map(copy, slots.entries, _layers(config, prefixes)),
+        entries=jax.tree.map(copy, slots.entries, cache_layers(config, prefixes)),
         column=put(slots.column, decoding.widths[-1]),
     )
     if decoding.resumes:
@@ -178,67 +72,60 @@ def _feed_known(config, decoding, params, router_bias, requests, output, slots: 
     prefixes = Prefixes(*map(together, jax.tree.map(pad, slots.entries)), slots.hidden[row], None)
     fed = feed(config, params, router_bias, tokens, start, stop, prefixes, chunk=decoding.chunk)
     back = lambda old, new: old.at[:, slot].set(new[:, :, :width], mode="drop")
-    entries = jax.tree.map(back, slots.entries, _layers(config, fed))
+    entries = jax.tree.map(back, slots.entries, cache_layers(config, fed))
     return slots._replace(entries=entries, hidden=slots.hidden.at[slot].set(fed.hidden, mode="drop"))
 
 
 def _step(config, decoding: Decoding, params, router_bias, temperature, total: int, state: State) -> State:
     """Sample a token in every slot that is taken, and run the model on it."""
     slots, output = state.slots, state.output
-    live, limit = slots.request < total, output.tokens.shape[1]
+    live = slots.request < total
     logits = jnp.dot(slots.hidden, output_head(config, params), preferred_element_type=jnp.float32)
     keys = jax.vmap(jax.random.fold_in)(slots.keys, slots.count)
     token, logprob = sample_tokens(
         keys, logits, temperature=0 if decoding.greedy else temperature,
         top_k=decoding.top_k, top_p=decoding.top_p, min_p=decoding.min_p,
     )  # fmt: skip
-    tail = jnp.concatenate([slots.tail[:, 1:], token[:, None]], axis=1)
-    finished = jnp.zeros_like(live)
-    for end in decoding.ends:
-        finished |= (tail[:, -len(end) :] == jnp.array(end)).all(-1)
-    count = slots.count + 1
-    over = ~live | finished | (count >= limit)
-
     entries = write_token(slots.entries, slots.fresh, slots.column)
-    hidden, new, routing = _run(config, decoding, params, router_bias, slots._replace(entries=entries), token, live)
-    put = lambda old, new: old.at[slots.request, slots.count].set(new, mode="drop")
-    per_request = lambda old, new: old.at[slots.request].set(new, mode="drop")
-    experts = output.experts
-    if experts is not None:
-        experts = put(experts, token_experts(config, routing.experts, ~over[:, None])[:, 0])
-    output = Output(
-        put(output.tokens, token),
-        put(output.logprobs, logprob),
-        per_request(output.lengths, count),
-        per_request(output.finished, finished),
-        experts,
-    )
+    fed = slots._replace(entries=entries)
+    hidden, new, routing = run_model(config, decoding, params, router_bias, fed, token[:, None], live)
+    slots, output = emit(decoding, slots, output, token, logprob, live)
+    over = slots.request == total
+    if output.experts is not None:
+        experts = token_experts(config, routing.experts, ~over[:, None])[:, 0]
+        experts = output.experts.at[fed.request, fed.count].set(experts, mode="drop")
+        output = output._replace(experts=experts)
     slots = slots._replace(
-        request=jnp.where(over, total, slots.request),
         filled=slots.filled + 1,
-        count=count,
-        tail=tail,
         hidden=hidden[:, 0],
         entries=entries,
-        fresh=jax.tree.map(encode_like, _layers(config, new), entries, is_leaf=lambda x: isinstance(x, Entries)),
+        fresh=jax.tree.map(encode_like, cache_layers(config, new), entries, is_leaf=lambda x: isinstance(x, Entries)),
         column=jnp.where(over, decoding.widths[-1], slots.filled),
     )
     return state._replace(slots=slots, output=output, steps=state.steps + 1)
 
 
-def _run(config, decoding: Decoding, params, router_bias, slots: Slots, token, live):
-    """The model on one token a slot, with no more of the cache than the longest row fills."""
-    filled = jnp.where(live, slots.filled, 0)
+def run_model(config, decoding: Decoding, params, router_bias, slots: Slots, tokens, live):
+    """The model on the next tokens [B, T] of every slot: hidden [B, T, D], their Cache, their Routing."""
+    positions = jnp.where(live[:, None], slots.filled[:, None] + jnp.arange(tokens.shape[1]), -1)
+
+    def run(entries, places):
+        cache = Cache(*map(together, entries), places)
+        return forward_with_routing(config, params, router_bias, tokens, positions, cache=cache)
+
+    return read_cache(decoding, run, slots.entries, jnp.where(live, slots.filled, 0))
+
+
+def read_cache(decoding: Decoding, run, entries, filled):
+    """run(entries, their positions [B, S]) on no more of the cache than the longest row fills; filled [B] tokens."""
 
     def at_width(width, entries):
-        cut = lambda x: jax.lax.slice_in_dim(x, 0, width, axis=2)
         places = jnp.arange(width)[None]
-        cache = Cache(*map(together, jax.tree.map(cut, entries)), jnp.where(places < filled[:, None], places, -1))
-        position = jnp.where(live, slots.filled, -1)[:, None]
-        return forward_with_routing(config, params, router_bias, token[:, None], position, cache=cache)
+        cut = jax.tree.map(lambda x: jax.lax.slice_in_dim(x, 0, width, axis=2), entries)
+        return run(cut, jnp.where(places < filled[:, None], places, -1))
 
     choice = jnp.searchsorted(jnp.array(decoding.widths), jnp.max(filled))
-    return jax.lax.switch(choice, [partial(at_width, w) for w in decoding.widths], slots.entries)
+    return jax.lax.switch(choice, [partial(at_width, w) for w in decoding.widths], entries)
 
 
 @partial(jax.jit, static_argnames=("config", "decoding"), donate_argnames="state")
@@ -251,14 +138,18 @@ def advance(
     One program for many steps: the refilling of slots is part of it. Returns the State and its (steps, rows that are
     decoded, requests that wait), for the host.
     """
+    step = partial(_step, config, decoding, params, router_bias, temperature, len(requests.queue))
+    put_in = partial(refill, config, decoding, params, router_bias, requests)
+    return drive(decoding, requests, state, step, put_in, until=until, stop_at=stop_at)
+
+
+def drive(decoding: Decoding, requests: Requests, state, step, refill, *, until, stop_at):
+    """The loop of `advance` over a `step` and a `refill`, each from one state to the next."""
     total = len(requests.queue)
     live = lambda state: jnp.sum(state.slots.request < total)
     waiting = lambda state: requests.pending - state.taken
     going = lambda state: (state.steps < until) & ((waiting(state) > 0) | (live(state) > stop_at))
     refillable = lambda state: (waiting(state) > 0) & (live(state) < len(state.slots.request))
-
-    step = partial(_step, config, decoding, params, router_bias, temperature, total)
-    refill = partial(_refill, config, decoding, params, router_bias, requests)
 
     def refill_and_decode(state):
         state = jax.lax.while_loop(refillable, refill, state)
@@ -270,10 +161,6 @@ def advance(
 
 
 @partial(jax.jit, static_argnames="count")
-def shrink(slots: Slots, count: int) -> Slots:
+def shrink(state: State, count: int) -> State:
     """Keep `count` slots, those that are taken before those that are empty."""
-    order = jnp.argsort(slots.request, stable=True)[:count]
-    *rows, entries, fresh, column = slots
-    rows, column = jax.tree.map(lambda x: x[order], (rows, column))
-    entries, fresh = jax.tree.map(lambda x: _by_rows(x[:, order]), (entries, fresh))
-    return Slots(*rows, entries, fresh, column)
+    return state._replace(slots=keep(state.slots, first_slots(state.slots, count)))

@@ -6,8 +6,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from r1jax.models.cache import Cache, CacheDtype, Entries, encode_entries, encode_like, init_cache
+from r1jax.models.cache import Cache, CacheDtype, Entries, encode_entries, encode_like, init_cache, zero_entries
 from r1jax.models.config import ModelConfig
+from r1jax.models.mtp import mtp_with_cache
 from r1jax.models.transformer import forward_with_routing
 from r1jax.sharding import batch_parts
 
@@ -21,6 +22,9 @@ class Prefixes(NamedTuple):
     """[R, D] of each sequence's last token, from which the next is drawn."""
     experts: jax.Array | None
     """[R, W, L, K] int16, -1 for what was not fed; None where routing is not recorded."""
+    mtp: Entries | None = None
+    """[1, R, W, ...] of the module that predicts the token after the next, which has run on all tokens but the last of
+    each sequence, for it needs the next one; None where nothing is to be drafted."""
 
 
 def prompt_positions(prompt_lengths, slots: int):
@@ -42,7 +46,7 @@ def token_experts(config: ModelConfig, experts, fed):
 
 def prefill(
     config: ModelConfig, params, router_bias, prompts, prompt_lengths,
-    *, rows: int, chunk: int, cache_dtype: CacheDtype, record_routing: bool,
+    *, rows: int, chunk: int, cache_dtype: CacheDtype, record_routing: bool, drafts: bool,
 ) -> Prefixes:  # fmt: skip
     """Run the model on every prompt once.
 
@@ -54,6 +58,7 @@ def prefill(
       chunk: tokens of a prompt at a time; with `rows` this bounds the memory of activations.
       cache_dtype: how entries are kept.
       record_routing: keep the experts of every token.
+      drafts: run the module that predicts the token after the next, too.
     """
     slots = prompts.shape[1]
     tokens = shift_rows(prompts, slots - prompt_lengths)
@@ -61,12 +66,12 @@ def prefill(
     def one_group(group):
         tokens, lengths = group
         if slots <= chunk:
-            return _whole(config, params, router_bias, tokens, lengths, cache_dtype, record_routing)
+            return _whole(config, params, router_bias, tokens, lengths, cache_dtype, record_routing, drafts)
         tokens = jnp.pad(tokens, ((0, 0), (0, -slots % chunk)))
-        empty = _empty(config, *tokens.shape, cache_dtype, record_routing)
+        empty = _empty(config, *tokens.shape, cache_dtype, record_routing, drafts)
         fed = feed(config, params, router_bias, tokens, jnp.zeros_like(lengths), lengths, empty, chunk=chunk)
         cut = lambda axis, tree: jax.tree.map(lambda x: jax.lax.slice_in_dim(x, 0, slots, axis=axis), tree)
-        return Prefixes(cut(2, fed.dense), cut(2, fed.moe), fed.hidden, cut(1, fed.experts))
+        return Prefixes(cut(2, fed.dense), cut(2, fed.moe), fed.hidden, cut(1, fed.experts), cut(2, fed.mtp))
 
     count, parts = len(prompts), batch_parts()
     groups = -(-count // max(rows, parts))
@@ -78,26 +83,32 @@ def prefill(
     stack = lambda x: jnp.moveaxis(x, 0, 1).reshape(x.shape[1], groups * rows, *x.shape[3:])[
         :, :count
     ]  # of [groups, L, rows, ...]
-    dense, moe = jax.tree.map(stack, (filled.dense, filled.moe))
+    dense, moe, mtp = jax.tree.map(stack, (filled.dense, filled.moe, filled.mtp))
     join = lambda x: x.reshape(-1, *x.shape[2:])[:count]
-    return Prefixes(dense, moe, *jax.tree.map(join, (filled.hidden, filled.experts)))
+    return Prefixes(dense, moe, *jax.tree.map(join, (filled.hidden, filled.experts)), mtp)
 
 
-def _empty(config, rows, slots, cache_dtype, record_routing) -> Prefixes:
+def _empty(config, rows, slots, cache_dtype, record_routing, drafts) -> Prefixes:
     cache = init_cache(config, rows, slots, cache_dtype)
     shape = (rows, slots, config.num_moe_layers, config.num_experts_per_token)
     experts = jnp.full(shape, -1, jnp.int16) if record_routing else None
-    return Prefixes(cache.dense, cache.moe, jnp.zeros((rows, config.embed_dim), config.dtype), experts)
+    mtp = zero_entries(config, 1, rows, slots, cache_dtype) if drafts else None
+    return Prefixes(cache.dense, cache.moe, jnp.zeros((rows, config.embed_dim), config.dtype), experts, mtp)
 
 
-def _whole(config, params, router_bias, tokens, lengths, cache_dtype, record_routing) -> Prefixes:
+def _whole(config, params, router_bias, tokens, lengths, cache_dtype, record_routing, drafts) -> Prefixes:
     """Whole prompts at once, which needs no cache."""
     slots = jnp.arange(tokens.shape[1])[None]
     fed = slots < lengths[:, None]
     hidden, new, routing = forward_with_routing(config, params, router_bias, tokens, jnp.where(fed, slots, -1))
     last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)[:, 0]
+    mtp = None
+    if drafts:
+        positions = jnp.where(slots < lengths[:, None] - 1, slots, -1)
+        _, mtp = mtp_with_cache(config, params, router_bias, hidden, jnp.roll(tokens, -1, axis=1), positions)
+        mtp = encode_entries(mtp, cache_dtype)
     dense, moe = encode_entries(new.dense, cache_dtype), encode_entries(new.moe, cache_dtype)
-    return Prefixes(dense, moe, last, token_experts(config, routing.experts, fed) if record_routing else None)
+    return Prefixes(dense, moe, last, token_experts(config, routing.experts, fed) if record_routing else None, mtp)
 
 
 def feed(config: ModelConfig, params, router_bias, tokens, start, stop, prefixes: Prefixes, *, chunk: int) -> Prefixes:
@@ -109,7 +120,7 @@ def feed(config: ModelConfig, params, router_bias, tokens, start, stop, prefixes
       start, stop: [R] int32; what comes before `start` has been fed already, where they are equal nothing happens.
       prefixes: of W slots, what has been fed.
     """
-    slots = jnp.arange(tokens.shape[1])[None]
+    slots, following = jnp.arange(tokens.shape[1])[None], jnp.roll(tokens, -1, axis=1)
 
     def body(state):
         index, prefixes = state
@@ -121,7 +132,14 @@ def feed(config: ModelConfig, params, router_bias, tokens, start, stop, prefixes
         part = jax.lax.dynamic_slice_in_dim(tokens, first, chunk, 1)
         positions = jnp.where(fed, here, -1)
         hidden, new, routing = forward_with_routing(config, params, router_bias, part, positions, cache=cache)
-        return index + 1, _add_chunk(config, prefixes, (hidden, new, routing), first, here, fed, stop)
+        mtp = None
+        if prefixes.mtp is not None:
+            part, known = jax.lax.dynamic_slice_in_dim(following, first, chunk, 1), fed & (here < stop[:, None] - 1)
+            _, mtp = mtp_with_cache(
+                config, params, router_bias, hidden, part, jnp.where(known, here, -1),
+                cache=prefixes.mtp, cache_positions=cache.positions,
+            )  # fmt: skip
+        return index + 1, _add_chunk(config, prefixes, (hidden, new, routing, mtp), first, here, fed, stop)
 
     going = lambda state: state[0] * chunk < jnp.max(jnp.where(start < stop, stop, 0))
     first = jnp.min(jnp.where(start < stop, start, tokens.shape[1])) // chunk
@@ -130,7 +148,7 @@ def feed(config: ModelConfig, params, router_bias, tokens, start, stop, prefixes
 
 def _add_chunk(config, prefixes: Prefixes, outputs, first, here, fed, stop) -> Prefixes:
     """Store what the model returned for slots `here`; what was not `fed` keeps what it holds."""
-    hidden, new, routing = outputs
+    hidden, new, routing, mtp = outputs
 
     def place(axis, old, new):
         mask = jnp.expand_dims(fed, (*range(axis - 1), *range(axis + 1, old.ndim)))
@@ -148,4 +166,5 @@ def _add_chunk(config, prefixes: Prefixes, outputs, first, here, fed, stop) -> P
         stack(prefixes.moe, new.moe),
         jnp.where(last.any(1)[:, None], chosen, prefixes.hidden),
         experts,
+        None if mtp is None else stack(prefixes.mtp, mtp),
     )

@@ -9,8 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from r1jax.config import UserError
-from r1jax.generation.decode import Decoding, Output, Requests, State, advance, empty_slots, shrink
+from r1jax.generation import speculative as speculation
+from r1jax.generation.decode import State, advance, shrink
 from r1jax.generation.prefill import prefill, prompt_positions, shift_rows
+from r1jax.generation.slots import Decoding, Output, Requests, empty_slots
 from r1jax.models.cache import CacheDtype
 from r1jax.models.config import ModelConfig
 from r1jax.sharding import batch_parts, constrain
@@ -34,6 +36,10 @@ class Rollout(NamedTuple):
     layers that have experts; -1 for padding."""
     experts: jax.Array | None = None
     """[P, G, T, L, K] int16, the same for completions; -1 where a token was never fed to the model, as the last is."""
+    drafts: jax.Array | None = None
+    """[P, G] int32, with speculative decoding: tokens that the model's own draft module proposed."""
+    accepted: jax.Array | None = None
+    """[P, G] int32, how many of them were accepted."""
 
 
 class Progress(NamedTuple):
@@ -56,18 +62,20 @@ def unfinished(rollout: Rollout):
 
 _STATIC = (
     "config", "decoding", "group_size", "max_new_tokens", "slots", "prefill_rows", "cache_dtype", "record_routing",
+    "speculative",
 )  # fmt: skip
 
 
 @partial(jax.jit, static_argnames=_STATIC)
 def _start(
     config, decoding, params, router_bias, prompts, prompt_lengths, prompt_keys, resume: Rollout | None,
-    *, group_size, max_new_tokens, slots, prefill_rows, cache_dtype, record_routing,
+    *, group_size, max_new_tokens, slots, prefill_rows, cache_dtype, record_routing, speculative,
 ) -> tuple[Requests, State]:  # fmt: skip
     """Prefill the prompts, and queue all completions that have not ended."""
     prefixes = prefill(
         config, params, router_bias, prompts, prompt_lengths,
         rows=prefill_rows, chunk=decoding.chunk, cache_dtype=cache_dtype, record_routing=record_routing,
+        drafts=speculative,
     )  # fmt: skip
     total = len(prompts) * group_size
     if resume is None:
@@ -84,7 +92,7 @@ def _start(
     queue = jnp.argsort(over, stable=True).astype(jnp.int32)
     requests = Requests(left, prompt_lengths, prompt_keys, prefixes, queue, jnp.sum(~over))
     state = State(empty_slots(config, decoding, requests, slots, cache_dtype), output, jnp.int32(0), jnp.int32(0))
-    return requests, state
+    return requests, speculation.begin(config, decoding, state, cache_dtype) if speculative else state
 
 
 def _nothing(total: int, length: int, experts: tuple[int, int] | None) -> Output:
@@ -112,12 +120,12 @@ def _check(shape: tuple[int, int, int], stop, record_routing: bool, resume: Roll
 @jax.jit
 def _to_rollout(requests: Requests, output: Output) -> Rollout:
     grouped = lambda x: x.reshape(len(requests.prompts), -1, *x.shape[1:])
-    tokens, logprobs, lengths, finished, experts = jax.tree.map(grouped, output)
+    tokens, logprobs, lengths, finished, experts, drafts, accepted = jax.tree.map(grouped, output)
     mask = jnp.arange(tokens.shape[-1]) < lengths[..., None]
     prompt_experts = requests.prefixes.experts
     if prompt_experts is not None:
         prompt_experts = shift_rows(prompt_experts, requests.prompt_lengths - requests.prompts.shape[1])
-    return Rollout(tokens, mask, logprobs, finished, prompt_experts, experts)
+    return Rollout(tokens, mask, logprobs, finished, prompt_experts, experts, drafts, accepted)
 
 
 def partial_rollout(progress: Progress) -> Rollout:
@@ -157,6 +165,7 @@ def decode(
     cache_dtype: CacheDtype = "dtype",
     record_routing: bool = False,
     resume: Rollout | None = None,
+    speculative: bool = False,
 ) -> Iterator[Progress]:
     """Sample `group_size` completions of every prompt, and say after each dispatch how far that has come.
 
@@ -186,11 +195,15 @@ def decode(
       record_routing: also return the experts of every token.
       resume: go on with this partial rollout of the same prompts, keys and sizes. What its completions have is kept,
         log-probabilities included, and run through the model anew.
+      speculative: draft tokens by the model's MTP module, and verify two tokens a step; see
+        `r1jax.generation.speculative`. Not with `resume` or `record_routing`.
 
     Raises:
-      UserError: a stop sequence is empty, or `resume` does not fit.
+      UserError: a stop sequence is empty, `resume` does not fit, or speculation is not possible.
     """
     _check((len(prompts), group_size, max_new_tokens), stop, record_routing, resume)
+    if speculative:
+        speculation.check(config, record_routing=record_routing, resumes=resume is not None)
     total = len(prompts) * group_size
     sizes = _halved(min(slots or total, total), halvings)
     width = prompts.shape[1] + max_new_tokens
@@ -209,17 +222,18 @@ def decode(
     requests, state = _start(
         config, decoding, params, router_bias, prompts, prompt_lengths, prompt_keys, resume,
         group_size=group_size, max_new_tokens=max_new_tokens, slots=sizes[0], prefill_rows=prefill_rows,
-        cache_dtype=cache_dtype, record_routing=record_routing,
+        cache_dtype=cache_dtype, record_routing=record_routing, speculative=speculative,
     )  # fmt: skip
+    run, narrow = (speculation.advance, speculation.shrink) if speculative else (advance, shrink)
     done, most = 0, float("inf") if budget is None else budget
     for size, smaller in zip(sizes, [*sizes[1:], 0]):
         if size < sizes[0]:  # by now the queue is empty
-            state = state._replace(slots=shrink(state.slots, size))
+            state = narrow(state, size)
             decoding = dataclasses.replace(decoding, refills=False)
         # Each program runs at least once, if only to find that nothing is left: so the first call compiles them all.
         live = waiting = size
         while waiting or live > smaller:
-            state, told = advance(
+            state, told = run(
                 config, decoding, params, router_bias, requests, state,
                 temperature=jnp.float32(temperature), until=jnp.int32(min(done + steps, most)), stop_at=smaller,
             )  # fmt: skip

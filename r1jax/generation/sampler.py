@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from r1jax.config import UserError
+from r1jax.generation import speculative
 from r1jax.generation.rollout import Rollout, generate
 from r1jax.models.cache import CacheDtype
 from r1jax.models.config import ModelConfig
@@ -52,6 +53,9 @@ class SamplingConfig:
     """How the cache is kept: in the model's dtype, in bfloat16, or quantized to 8 bits."""
     record_routing: bool = False
     """Keep the experts that every token was sent to, so that the trainer can take the same ones."""
+    speculative: bool = False
+    """Draft tokens by the model's module for multi-token prediction and verify them: the same distribution in fewer
+    steps. The model must have been pre-trained with one."""
 
     def check(self, mesh) -> None:
         """Raise UserError where a setting is impossible or the prompts do not divide over the mesh."""
@@ -94,7 +98,12 @@ def make_sampler(
     `policy` is (params, router_bias), `prompts` [P, S] int32 padded on the left with P = config.prompts, `lengths` [P],
     `key` one PRNG key, from which every prompt's is folded by its place. `stop`, `resume` and `budget` are those of
     `decode`.
+
+    Raises:
+      UserError: speculative decoding is asked for, and is not possible.
     """
+    if config.speculative:
+        speculative.check(model, record_routing=config.record_routing, resumes=False)
     settings = {name: value for name, value in vars(config).items() if name not in ("prompts", "prompt_slots")}
 
     def sample(policy, prompts, lengths, key, *, resume: Rollout | None = None, budget: int | None = None) -> Rollout:

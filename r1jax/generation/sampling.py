@@ -26,6 +26,25 @@ def sample_tokens(keys, logits, *, temperature=1.0, top_k: int = 0, top_p: float
     """
     if isinstance(temperature, int | float) and temperature == 0:
         return jnp.argmax(logits, axis=-1).astype(jnp.int32), jnp.zeros(len(logits), jnp.float32)
+    scaled, weights = _weigh(logits, temperature, top_k, top_p, min_p)
+    tokens = draw(keys, weights)
+    chosen = jnp.take_along_axis(scaled, tokens[:, None], axis=-1)[:, 0]
+    return tokens, chosen - jnp.log(jnp.sum(weights, axis=-1))
+
+
+def probabilities(logits, *, temperature=1.0, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0):
+    """The distribution that `sample_tokens` draws from, [..., V] float32; arguments as there, logits [..., V].
+
+    Temperature 0 gives probability 1 to the likeliest token, the first of equals.
+    """
+    if isinstance(temperature, int | float) and temperature == 0:
+        return jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1])
+    _, weights = _weigh(logits, temperature, top_k, top_p, min_p)
+    return weights / jnp.sum(weights, axis=-1, keepdims=True)
+
+
+def _weigh(logits, temperature, top_k: int, top_p: float, min_p: float):
+    """Logits after temperature, the largest 0, and exp of them where filters keep a token, else 0."""
     scaled = logits / temperature
     scaled -= jnp.max(scaled, axis=-1, keepdims=True)
     if 0 < top_k < scaled.shape[-1]:
@@ -36,9 +55,7 @@ def sample_tokens(keys, logits, *, temperature=1.0, top_k: int = 0, top_p: float
     weights = jnp.exp(scaled)
     if min_p > 0.0:
         weights = jnp.where(weights >= min_p, weights, 0.0)
-    tokens = draw(keys, weights)
-    chosen = jnp.take_along_axis(scaled, tokens[:, None], axis=-1)[:, 0]
-    return tokens, chosen - jnp.log(jnp.sum(weights, axis=-1))
+    return scaled, weights
 
 
 def draw(keys, weights):

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from r1jax.models.block import Block, Visibility, make_visibility
+from r1jax.models.cache import Entries
 from r1jax.models.config import ModelConfig
 from r1jax.models.layers import RMSNorm, weight
 from r1jax.models.moe import Routing
@@ -21,16 +22,18 @@ class MultiTokenPrediction(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, hidden, next_embedding, router_bias, visibility: Visibility):
+    def __call__(self, hidden, next_embedding, router_bias, visibility: Visibility, cache: Entries | None = None):
         """Hidden states for the token after the next.
 
         Args:
           hidden: [B, T, D] of the main model, after its final norm.
           next_embedding: [B, T, D], embedding of each position's next token.
           router_bias: [E] float32, read only.
+          visibility: of these positions, and of those that the cache holds.
+          cache: the module's own entries of earlier positions, of one layer; read only.
 
         Returns:
-          [B, T, D] after the module's final norm, for the shared head; and its Routing.
+          [B, T, D] after the module's final norm, for the shared head; the Entries of these positions; its Routing.
         """
         config = self.config
         parts = [RMSNorm(config, name="embedding_norm")(next_embedding), RMSNorm(config, name="hidden_norm")(hidden)]
@@ -38,8 +41,8 @@ class MultiTokenPrediction(nn.Module):
         x = jnp.concatenate(parts, axis=-1) @ weight(self, "projection", shape, axes, config)
         x = constrain(x, ("batch", "length", "embed_activation"))
         block = nn.remat(Block) if config.remat else Block
-        x, (_, routing) = block(config, routed=True, name="block")(x, None, router_bias, None, visibility)
-        return RMSNorm(config, name="final_norm")(x), routing
+        x, (entries, routing) = block(config, routed=True, name="block")(x, cache, router_bias, None, visibility)
+        return RMSNorm(config, name="final_norm")(x), entries, routing
 
 
 def init_mtp_params(config: ModelConfig, key: jax.Array):
@@ -66,10 +69,34 @@ def mtp_forward(config: ModelConfig, params, router_bias, hidden, next_tokens, p
       hidden [B, T, D], which `output_head` maps to logits of the token after the next; and the Routing of all routers
       (load [num_routers, E]), zero but for the module's, to be added to that of the main model.
     """
-    embedding = constrain(
-        params["embedding"].astype(config.dtype)[next_tokens], ("batch", "length", "embed_activation")
-    )
-    arguments = hidden, embedding, router_bias[-1], make_visibility(positions, segments)
-    hidden, routing = MultiTokenPrediction(config).apply({"params": params["mtp"]}, *arguments)
+    visibility = make_visibility(positions, segments)
+    hidden, _, routing = _apply(config, params, router_bias, hidden, next_tokens, visibility, None)
     last = lambda row: jnp.pad(row[None], [(config.num_moe_layers, 0)] + [(0, 0)] * row.ndim)
     return hidden, Routing(*map(last, routing))
+
+
+def mtp_with_cache(
+    config: ModelConfig, params, router_bias, hidden, next_tokens, positions,
+    *, cache: Entries | None = None, cache_positions=None,
+):  # fmt: skip
+    """Run the module on T positions that follow those whose entries a cache holds, for decoding.
+
+    Args:
+      params, router_bias, hidden, next_tokens, positions: as for `mtp_forward`.
+      cache: [1, B, S, ...] entries of earlier positions, read only; None where there are none.
+      cache_positions: [B, S] int32, the positions that these are of, -1 for an empty slot.
+
+    Returns:
+      hidden [B, T, D], and the Entries [1, B, T, ...] of the new positions.
+    """
+    visibility = make_visibility(positions, None, cache_positions)
+    cache = jax.tree.map(lambda x: x[0], cache)
+    hidden, entries, _ = _apply(config, params, router_bias, hidden, next_tokens, visibility, cache)
+    return hidden, jax.tree.map(lambda x: x[None], entries)
+
+
+def _apply(config, params, router_bias, hidden, next_tokens, visibility, cache):
+    embedding = params["embedding"].astype(config.dtype)[next_tokens]
+    embedding = constrain(embedding, ("batch", "length", "embed_activation"))
+    arguments = hidden, embedding, router_bias[-1], visibility, cache
+    return MultiTokenPrediction(config).apply({"params": params["mtp"]}, *arguments)
