@@ -42,12 +42,13 @@ class GrpoRows(NamedTuple):
 def completion_logprobs(model: ModelConfig, params, router_bias, rows: Rows, *, temperature=1.0):
     """Log-probabilities and entropies of the completions' tokens, [B, T] each, and expert load [num_moe_layers, E]."""
     slots, length = rows.prompts.shape[1], rows.tokens.shape[1]
-    tokens = jnp.concatenate([rows.prompts, rows.tokens], axis=1)[:, :-1]
+    tokens = jnp.concatenate([rows.prompts, rows.tokens], axis=1)
     inside = prompt_positions(rows.prompt_lengths, slots)
     after = jnp.where(rows.mask, rows.prompt_lengths[:, None] + jnp.arange(length), -1)
-    positions = jnp.concatenate([inside, after], axis=1)[:, :-1]
+    # The last token predicts nothing. It stays, as padding: lengths as they are chosen suit tiles, one less does not.
+    positions = jnp.concatenate([inside, after], axis=1).at[:, -1].set(-1)
     hidden, _, load = forward(model, params, router_bias, tokens, positions)
-    hidden, head = hidden[:, slots - 1 :], output_head(model, params)
+    hidden, head = hidden[:, slots - 1 : -1], output_head(model, params)
     return *token_logprobs(hidden, head, rows.tokens, temperature=temperature), load
 
 

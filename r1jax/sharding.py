@@ -1,6 +1,7 @@
 """The device mesh, and the one table that says which logical axis lies on which mesh axis."""
 
 import dataclasses
+import math
 
 import flax.linen as nn
 import jax
@@ -23,6 +24,7 @@ RULES = {
     "expert_mlp": "tensor",
     "q_lora": None,
     "kv_lora": None,
+    "lora": "fsdp",  # of the matrices that lead out of a compression; those that lead into it are cut along "embed"
     "layers": None,
 }
 
@@ -90,9 +92,22 @@ def partition_spec(axes) -> PartitionSpec:
 
 def constrain(x: jax.Array, axes) -> jax.Array:
     """Ask that `x` lie as its logical `axes` say on the mesh in force; without a mesh, do nothing."""
-    if jax.sharding.get_abstract_mesh().empty:
+    if not in_mesh():
         return x
     return jax.lax.with_sharding_constraint(x, partition_spec(axes))
+
+
+def in_mesh() -> bool:
+    """Whether a mesh is in force."""
+    return not jax.sharding.get_abstract_mesh().empty
+
+
+def cut_axes(axis: str, size: int):
+    """Mesh axes along which `size` of a logical axis is cut on the mesh in force; None where it does not divide."""
+    mesh, mesh_axes = jax.sharding.get_abstract_mesh(), RULES[axis]
+    names = (mesh_axes,) if isinstance(mesh_axes, str) else mesh_axes or ()
+    ways = math.prod(mesh.shape[name] for name in names) if not mesh.empty else 1
+    return None if size % ways else mesh_axes
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

@@ -58,7 +58,7 @@ class Config:
     """Rows that are decoded together."""
     cache_length: int = 32768
     """Tokens that each of them can hold."""
-    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-6)
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-6, moments="bfloat16")
     headroom: float = 0.15
     """Share of a chip's memory that must stay free."""
     json: str = ""
@@ -142,5 +142,11 @@ def main(config: Config) -> None:
         raise UserError(f"{', '.join(tight)} leave less than {config.headroom:.0%} of a chip's memory free")
 
 
+def for_tpu(model: ModelConfig) -> ModelConfig:
+    """The model with the kernels for TPU."""
+    dispatch = "megablox" if model.num_experts else model.expert_dispatch
+    return dataclasses.replace(model, attention="splash", expert_dispatch=dispatch)
+
+
 if __name__ == "__main__":
-    launch.run(main, Config, {name: Config(make()) for name, make in PRESETS.items()})
+    launch.run(main, Config, {name: Config(for_tpu(make())) for name, make in PRESETS.items()})

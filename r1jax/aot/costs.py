@@ -129,7 +129,7 @@ def _collective(computation: Computation, instruction: Instruction, kind: str, d
         whole = instruction.shapes[len(given) :]
     if kind == "all-reduce" and computation.name.startswith("all-reduce-scatter"):  # TPU: each keeps a slice of the sum
         kind = "reduce-scatter"
-    whole = [shape for shape in whole if shape.elements > 1 or len(whole) == 1]
+    whole = [shape for shape in whole if shape.elements > 1] or whole
     channel = re.search(r"channel_id=(\d+)", instruction.attributes)
     return Collective(
         kind, max(whole, key=lambda shape: shape.bytes), sum(shape.bytes for shape in whole),
@@ -207,7 +207,7 @@ def splash_flops(computation: Computation, instruction: Instruction) -> float:
     query, key, value = wide[:3]
     name = instruction.name + instruction.op_name
     if "dkv" in name:
-        per_score = 3 * key[-1] + 2 * value[-1]
+        per_score = 2 * key[-1] + 2 * value[-1]
     elif "dq" in name:
         per_score = 2 * key[-1] + value[-1]
     else:

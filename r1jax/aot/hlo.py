@@ -90,25 +90,33 @@ def parse_program(text: str) -> Program:
     Raises:
       ValueError: the text has no entry computation, or a line of one of its computations cannot be read.
     """
-    computations, entry, current = {}, None, None
+    computations, entry, lines = {}, None, None
     for line in text.splitlines():
-        if current is None:
+        if lines is None:
             if header := _HEADER.match(line):
-                current, lines, root = header[2], {}, ""
-                entry = current if header[1] else entry
-            continue
-        if line.startswith("}"):
-            computations[current] = Computation(current, lines, root)
-            current = None
-        elif found := _LINE.match(line):
-            instruction = _parse_instruction(found[2], found[3])
-            lines[instruction.name] = instruction
-            root = instruction.name if found[1] else root
-        elif line.strip():
-            raise ValueError(f"cannot read this line of {current}: {line[:200]}")
+                name, lines = header[2], []
+                entry = name if header[1] else entry
+        elif line == "}":
+            computations[name] = _parse_computation(name, lines)
+            lines = None
+        elif _LINE.match(line) or not lines:
+            lines.append(line)
+        else:  # attributes of some kernels go over several lines
+            lines[-1] += line
     if entry is None:
         raise ValueError("this text has no ENTRY computation; give the text of a compiled program")
     return Program(computations, entry)
+
+
+def _parse_computation(name: str, lines: list[str]) -> Computation:
+    instructions, root = {}, ""
+    for line in lines:
+        found = _LINE.match(line)
+        if found is None:
+            raise ValueError(f"cannot read this line of {name}: {line[:200]}")
+        instructions[found[2]] = _parse_instruction(found[2], found[3])
+        root = found[2] if found[1] else root
+    return Computation(name, instructions, root)
 
 
 def _parse_instruction(name: str, text: str) -> Instruction:

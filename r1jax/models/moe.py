@@ -9,8 +9,11 @@ import jax.numpy as jnp
 
 from r1jax.models.config import ModelConfig
 from r1jax.models.layers import MLP, fp8_recipe, weight
+from r1jax.ops.expert_parallel import ExpertAxes, experts_ring
 from r1jax.ops.fp8 import fp8_linear, fp8_ragged
+from r1jax.ops.grouped import grouped_dot
 from r1jax.ops.moe import expert_load, experts_dense, experts_each, experts_ragged, route, sequence_balance
+from r1jax.sharding import cut_axes, in_mesh
 
 
 class Routing(NamedTuple):
@@ -27,11 +30,26 @@ class Routing(NamedTuple):
 def _choose_experts(config: ModelConfig):
     """The function that runs the experts: by dispatch and precision."""
     dense, recipe = config.expert_dispatch == "dense", fp8_recipe(config)
+    if config.expert_dispatch == "megablox":
+        return partial(experts_ragged, dot=grouped_dot)
     if recipe is None:
         return experts_dense if dense else experts_ragged
     if dense:
         return partial(experts_each, dot=lambda x, w: fp8_linear(x, w, recipe))
     return partial(experts_ragged, dot=lambda x, w, sizes: fp8_ragged(x, w, sizes, recipe))
+
+
+def _run_experts(config: ModelConfig, x, indices, weights, gate, up, down):
+    """Weighted sum of the chosen experts' outputs, [B, T, D]; on a mesh, experts stay where they are."""
+    run = _choose_experts(config)
+    if not in_mesh():
+        flat = (array.reshape(-1, array.shape[-1]) for array in (x, indices, weights))
+        return run(*flat, gate, up, down).reshape(x.shape)
+    axes = ExpertAxes(
+        cut_axes("batch", x.shape[0]) or (), cut_axes("length", x.shape[1]), cut_axes("experts", gate.shape[0]),
+        cut_axes("embed", gate.shape[1]), cut_axes("expert_mlp", gate.shape[2]),
+    )  # fmt: skip
+    return experts_ring(x, indices, weights, gate, up, down, run=run, axes=axes)
 
 
 class MoE(nn.Module):
@@ -60,9 +78,8 @@ class MoE(nn.Module):
         up = weight(self, "up", (experts, embed_dim, mlp_dim), ("experts", "embed", "expert_mlp"), config)
         down = weight(self, "down", (experts, mlp_dim, embed_dim), ("experts", "expert_mlp", "embed"), config)
 
-        tokens = x.reshape(-1, embed_dim)
         softmax = config.router_score == "softmax"
-        scores = (jax.nn.softmax if softmax else jax.nn.sigmoid)(tokens.astype(jnp.float32) @ router)
+        scores = (jax.nn.softmax if softmax else jax.nn.sigmoid)(x.astype(jnp.float32) @ router)
         indices, weights = route(
             scores,
             router_bias,
@@ -72,12 +89,11 @@ class MoE(nn.Module):
             group_top=1 if softmax else 2,
             normalize=config.normalize_top_k,
             scaling=config.routed_scaling_factor,
-            replay=None if replay is None else replay.reshape(-1, config.num_experts_per_token),
+            replay=replay,
         )
-        routed = _choose_experts(config)(tokens, indices, weights, gate, up, down).reshape(x.shape)
-        load = expert_load(indices, experts, (segments > 0).reshape(-1))
-        by_row = scores.reshape(*x.shape[:2], experts)
-        balance = sequence_balance(by_row, segments, num_selected=config.num_experts_per_token)
+        routed = _run_experts(config, x, indices, weights, gate, up, down)
+        load = expert_load(indices.reshape(-1, indices.shape[-1]), experts, (segments > 0).reshape(-1))
+        balance = sequence_balance(scores, segments, num_selected=config.num_experts_per_token)
         if config.num_shared_experts:
             routed += MLP(config, mlp_dim * config.num_shared_experts, name="shared")(x)
-        return routed, Routing(load, balance, indices.reshape(*x.shape[:2], -1))
+        return routed, Routing(load, balance, indices)

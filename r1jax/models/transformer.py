@@ -4,12 +4,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from r1jax.models.block import Block, make_visibility
+from r1jax.models.block import Block
 from r1jax.models.cache import Cache, zero_entries
 from r1jax.models.config import ModelConfig
 from r1jax.models.layers import RMSNorm, weight
 from r1jax.models.moe import Routing
 from r1jax.models.mtp import init_mtp_params
+from r1jax.models.visibility import make_visibility
 from r1jax.sharding import constrain
 
 
@@ -54,7 +55,9 @@ class Transformer(nn.Module):
         # The head is declared here and applied by the caller, so that no [B, T, V] logits need exist.
         if not config.tied_embeddings:
             weight(self, "head", (config.embed_dim, config.vocab_size), ("embed", "vocab"), config)
-        x = constrain(embedding[tokens], ("batch", "length", "embed_activation"))
+        # Looked up in whole rows: tokens and rows cut along the same mesh axis would make XLA gather all activations.
+        rows = constrain(embedding, ("vocab", "embed_activation"))
+        x = constrain(rows[tokens], ("batch", "length", "embed_activation"))
         visibility = make_visibility(positions, segments, None if cache is None else cache.positions)
         empty = zero_entries(config, 0, *tokens.shape)
         dense, moe = empty, empty

@@ -27,18 +27,18 @@ def route(
     2405.04434, section 2.2.2) takes a group's best score, no bias, and does not renormalise.
 
     Args:
-      scores: [N, E] float32 affinities in (0, 1), sigmoid (V3) or softmax (V2) of the router logits.
+      scores: [..., E] float32 affinities in (0, 1), sigmoid (V3) or softmax (V2) of the router logits.
       bias: [E] float32, added for the choice only; no gradient flows to it.
       num_selected: experts per token.
       num_groups, num_limited_groups: E is cut into `num_groups` equal groups, of which this many may be used.
       group_top: 2 in DeepSeek-V3, 1 in V2.
       normalize: the weights of a token are made to sum to 1 before they are scaled.
       scaling: multiplies the weights.
-      replay: [N, num_selected] int32, experts to take in place of the choice, as in the routing replay of arXiv
+      replay: [..., num_selected] int32, experts to take in place of the choice, as in the routing replay of arXiv
         2510.11370: weights, and the router's gradient, come from `scores` at these. A row that begins with -1 chooses.
 
     Returns:
-      indices [N, num_selected] int32, weights [N, num_selected] float32.
+      indices [..., num_selected] int32, weights [..., num_selected] float32.
     """
     choice = jax.lax.stop_gradient(scores) + jax.lax.stop_gradient(bias)
     if num_groups > num_limited_groups:
@@ -121,7 +121,7 @@ def experts_dense(x, indices, weights, gate, up, down):
 
     Args:
       x: [N, D] tokens.
-      indices, weights: [N, K] from `route`.
+      indices, weights: [N, K] from `route`; an index outside of [0, E) counts nothing.
       gate, up: [E, D, F]; down: [E, F, D].
 
     Returns:
@@ -155,10 +155,14 @@ def experts_ragged(x, indices, weights, gate, up, down, *, dot=jax.lax.ragged_do
     the arguments of `jax.lax.ragged_dot`.
     """
     num_tokens, num_selected = indices.shape
+    num_experts = gate.shape[0]
     flat = indices.reshape(-1)
+    flat = jnp.where((flat >= 0) & (flat < num_experts), flat, num_experts)  # other devices' experts last
     order = jnp.argsort(flat, stable=True)
-    sizes = jnp.bincount(flat, length=gate.shape[0]).astype(jnp.int32)
-    rows = x[order // num_selected]
+    sizes = jnp.bincount(flat, length=num_experts + 1)[:num_experts].astype(jnp.int32)
+    # Masked on both sides: what a grouped product makes of rows beyond its groups, and of their slopes, is undefined.
+    own = (jnp.arange(flat.size) < sizes.sum())[:, None]
+    rows = jnp.where(own, x[order // num_selected], 0)
     out = swiglu(rows, gate, up, down, dot=lambda rows, w: dot(rows, w, sizes))
-    out = out[jnp.argsort(order)].reshape(num_tokens, num_selected, -1)
+    out = jnp.where(own, out, 0)[jnp.argsort(order)].reshape(num_tokens, num_selected, -1)
     return jnp.einsum("nkd,nk->nd", out, weights.astype(out.dtype))
