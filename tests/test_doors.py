@@ -33,6 +33,9 @@ DOORS = {
     "report": {"metrics"},
     "doctor": {"evaluation", "rewards"},
     "judging": {"config", "data", "generation", "models", "ops", "policy", "rewards", "sharding"},
+    "aot": {
+        "config", "data", "generation", "models", "objectives", "ops", "optimizer", "rl", "sft_stage", "sharding", "train",
+    },
     "rl": {"generation", "models", "objectives", "ops", "train"},
 }
 DOORS["provenance"] = {"config"}

@@ -9,7 +9,6 @@ not fit the memory of a chip with the headroom asked for. How to read the table:
 import dataclasses
 import functools
 import json
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal

@@ -27,7 +27,11 @@ def topology_devices(topology: str) -> list:
       UserError: libtpu is not installed, or does not know the topology.
     """
     # Otherwise libtpu asks the metadata server of a cloud machine what it runs on.
-    for name, value in {"SKIP_MDS_QUERY": "1", "ACCELERATOR_TYPE": "v5litepod-4", "WORKER_HOSTNAMES": "localhost"}.items():
+    for name, value in {
+        "SKIP_MDS_QUERY": "1",
+        "ACCELERATOR_TYPE": "v5litepod-4",
+        "WORKER_HOSTNAMES": "localhost",
+    }.items():
         os.environ.setdefault(f"TPU_{name}", value)
     from jax.experimental import topologies
 

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
@@ -144,16 +143,14 @@ def decode_case(model: ModelConfig, mesh, *, slots: int, cache_length: int, dtyp
     """One token for each of `slots` rows whose caches hold `cache_length` tokens."""
     of, cache = partial(batch_of, mesh), jax.eval_shape(partial(init_cache, model, slots, cache_length))
     shardings = _cache_shardings(mesh, cache)
-    cache = jax.tree.map(lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), cache, shardings)
+    cache = jax.tree.map(
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), cache, shardings
+    )
     logits = jax.ShapeDtypeStruct(
         (slots, model.vocab_size), jnp.float32, sharding=NamedSharding(mesh, partition_spec(("batch", "vocab")))
     )
     numbers = of((slots,), jnp.int32), of((slots, 2), jnp.uint32), scalar(mesh, jnp.int32), scalar(mesh)
-    function = jax.jit(partial(decode, model), donate_argnums=(2, 3), out_shardings=(shardings, logits.sharding, None, None))
+    function = jax.jit(
+        partial(decode, model), donate_argnums=(2, 3), out_shardings=(shardings, logits.sharding, None, None)
+    )
     return Case(function, (*abstract_policy(model, mesh, dtype), cache, logits, *numbers), slots, 1)
-
-
-def parameter_count(model: ModelConfig) -> int:
-    """Of the whole model, by shapes."""
-    params = nn.meta.unbox(jax.eval_shape(partial(init_params, model), jax.random.key(0))[0])
-    return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -48,7 +48,12 @@ def _fusion_bytes(program: Program, caller: Computation, instruction: Instructio
         outside = result_shapes(caller, name)
         if _main(outside):
             total += min(_read(program, inner, parameter.name), _main(outside))
-    return total + _written(inner, inner.root)
+    root = inner.instructions[inner.root]
+    results = root.operands if root.opcode == "tuple" else (root.name,)
+    if len(results) != len(instruction.shapes):  # a nested tuple
+        return total + _written(inner, inner.root)
+    outside = zip(results, instruction.shapes)
+    return total + sum(_written(inner, name) for name, shape in outside if not shape.space)
 
 
 def _read(program: Program, inner: Computation, name: str) -> int:
@@ -82,5 +87,7 @@ def _written(inner: Computation, name: str) -> int:
     if instruction.opcode == "bitcast":
         return _written(inner, instruction.operands[0])
     if instruction.opcode in IN_PLACE and not instruction.shapes[0].space:
-        return _all(result_shapes(inner, instruction.operands[1 if instruction.opcode == "dynamic-update-slice" else 2]))
+        return _all(
+            result_shapes(inner, instruction.operands[1 if instruction.opcode == "dynamic-update-slice" else 2])
+        )
     return _main(instruction.shapes)
