@@ -8,8 +8,8 @@ import jax.numpy as jnp
 
 from r1jax.generation.rollout import prompt_positions
 from r1jax.models.config import ModelConfig
-from r1jax.models.transformer import forward, output_head
-from r1jax.objectives import grpo_sums, token_logprobs
+from r1jax.models.transformer import forward, target_logprobs
+from r1jax.objectives import grpo_sums
 from r1jax.ops.masked import masked_mean
 from r1jax.train import LossOutput, over_micro_batches
 
@@ -48,8 +48,8 @@ def completion_logprobs(model: ModelConfig, params, router_bias, rows: Rows, *, 
     # The last token predicts nothing. It stays, as padding: lengths as they are chosen suit tiles, one less does not.
     positions = jnp.concatenate([inside, after], axis=1).at[:, -1].set(-1)
     hidden, _, load = forward(model, params, router_bias, tokens, positions)
-    hidden, head = hidden[:, slots - 1 : -1], output_head(model, params)
-    return *token_logprobs(hidden, head, rows.tokens, temperature=temperature), load
+    hidden = hidden[:, slots - 1 : -1]
+    return *target_logprobs(model, params, hidden, rows.tokens, temperature=temperature), load
 
 
 def cut_to_length(rows, length: int):

@@ -14,6 +14,7 @@ MESH_AXES = ("data", "fsdp", "expert", "tensor", "sequence")
 RULES = {
     "batch": ("data", "fsdp", "expert"),
     "length": "sequence",
+    "length_of_targets": ("sequence", "tensor"),  # where each device has the whole vocabulary
     "embed_activation": None,
     "embed": "fsdp",
     "vocab": "tensor",
@@ -102,12 +103,16 @@ def in_mesh() -> bool:
     return not jax.sharding.get_abstract_mesh().empty
 
 
+def count_ways(axis: str) -> int:
+    """Into how many parts a logical axis is cut on the mesh in force; 1 without a mesh."""
+    mesh, mesh_axes = jax.sharding.get_abstract_mesh(), RULES[axis] or ()
+    names = (mesh_axes,) if isinstance(mesh_axes, str) else mesh_axes
+    return 1 if mesh.empty else math.prod(mesh.shape[name] for name in names)
+
+
 def cut_axes(axis: str, size: int):
     """Mesh axes along which `size` of a logical axis is cut on the mesh in force; None where it does not divide."""
-    mesh, mesh_axes = jax.sharding.get_abstract_mesh(), RULES[axis]
-    names = (mesh_axes,) if isinstance(mesh_axes, str) else mesh_axes or ()
-    ways = math.prod(mesh.shape[name] for name in names) if not mesh.empty else 1
-    return None if size % ways else mesh_axes
+    return None if size % count_ways(axis) else RULES[axis]
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

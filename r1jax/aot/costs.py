@@ -64,22 +64,24 @@ class Cost:
         self.unknown.update(other.unknown)
 
 
-def program_cost(program: Program, devices: int) -> Cost:
-    """The cost of a parsed program on one of its `devices`; of a conditional, its costliest branch."""
+def program_cost(program: Program, devices: int, *, branch=max) -> Cost:
+    """The cost of a parsed program on one of its `devices`; of a conditional, its costliest branch, or with min the other."""
     done: dict[tuple[str, bool], Cost] = {}
 
     def cost_of(name: str, fused: bool) -> Cost:
         if (name, fused) not in done:
             computation, total, seen = program.computations[name], Cost(), set()
             for instruction in computation.instructions.values():
-                total.add(_instruction_cost(program, computation, instruction, devices, cost_of, seen, fused))
+                total.add(_instruction_cost(program, computation, instruction, devices, cost_of, seen, fused, branch))
             done[name, fused] = total
         return done[name, fused]
 
     return cost_of(program.entry, False)
 
 
-def _instruction_cost(program, computation, instruction: Instruction, devices, cost_of, seen: set, fused: bool) -> Cost:
+def _instruction_cost(
+    program, computation, instruction: Instruction, devices, cost_of, seen: set, fused: bool, branch
+) -> Cost:
     """Of one instruction with all it calls; `seen` holds the collectives that this computation has counted."""
     cost, opcode = Cost(), instruction.opcode
     if opcode == "while":
@@ -91,7 +93,7 @@ def _instruction_cost(program, computation, instruction: Instruction, devices, c
     elif opcode == "conditional":
         branches = re.findall(r"%([\w.\-]+)", _listed(instruction, "branch_computations"))
         branches = branches or [instruction.called(f"{which}_computation") for which in ("true", "false")]
-        cost.add(max((cost_of(name, fused) for name in branches), key=lambda c: (c.flops, c.hbm_bytes)))
+        cost.add(branch((cost_of(name, fused) for name in branches), key=lambda c: (c.flops, c.hbm_bytes)))
     elif opcode == "call" or opcode == "async-start":
         cost.add(cost_of(instruction.called("to_apply") or instruction.called("calls"), fused))
     elif opcode == "fusion":

@@ -96,7 +96,7 @@ def parse_program(text: str) -> Program:
             if header := _HEADER.match(line):
                 name, lines = header[2], []
                 entry = name if header[1] else entry
-        elif line == "}":
+        elif line == "}" or line.startswith("}, execution_thread"):
             computations[name] = _parse_computation(name, lines)
             lines = None
         elif _LINE.match(line) or not lines:

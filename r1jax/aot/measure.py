@@ -16,6 +16,7 @@ from r1jax.aot.programs import Case
 from r1jax.config import UserError
 from r1jax.models.config import ModelConfig
 from r1jax.models.describe import measure
+from r1jax.models.moe import SLACK
 
 MIB = 1 << 20
 
@@ -90,7 +91,7 @@ def compile_case(case: Case, mesh, text: Path | None = None) -> Measures:
     )  # fmt: skip
     if text is not None:
         text.write_text(compiled.as_text())
-    return Measures(seconds, memory, program_cost(parse_program(compiled.as_text()), mesh.size))
+    return Measures(seconds, memory, program_cost(parse_program(compiled.as_text()), mesh.size, branch=min))
 
 
 def _shortage(message: str) -> str:
@@ -170,8 +171,9 @@ def record_measures(
     record["bytes"] = memory._asdict() | {"total": memory.total}
     record["headroom"] = 1 - memory.total / chip.hbm
     record["fits"] = memory.total <= chip.hbm
-    # The buffer of a ring of experts has room for all tokens of the ring; of its rows one chip's share is computed.
-    live = 1 / mesh.shape["expert"] if model.num_experts else 1.0
+    # Grouped products say what they would cost if the buffer of sorted rows were full.
+    ways = mesh.shape["expert"]
+    live = max(ways // SLACK, 1) / ways
     cost.flops -= cost.grouped_flops * (1 - live)
     line = roofline(chip, cost, device_coordinates(mesh))
     useful = model_flops(model, case, context) / mesh.size

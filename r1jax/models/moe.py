@@ -12,8 +12,16 @@ from r1jax.models.layers import MLP, fp8_recipe, weight
 from r1jax.ops.expert_parallel import ExpertAxes, experts_ring
 from r1jax.ops.fp8 import fp8_linear, fp8_ragged
 from r1jax.ops.grouped import grouped_dot
-from r1jax.ops.moe import expert_load, experts_dense, experts_each, experts_ragged, route, sequence_balance
-from r1jax.sharding import cut_axes, in_mesh
+from r1jax.ops.moe import (
+    expert_load,
+    experts_dense,
+    experts_each,
+    experts_ragged,
+    experts_windowed,
+    route,
+    sequence_balance,
+)
+from r1jax.sharding import count_ways, cut_axes, in_mesh
 
 
 class Routing(NamedTuple):
@@ -27,21 +35,27 @@ class Routing(NamedTuple):
     """[B, T, K] int32, the experts of each token, the likeliest first."""
 
 
-def _choose_experts(config: ModelConfig):
-    """The function that runs the experts: by dispatch and precision."""
-    dense, recipe = config.expert_dispatch == "dense", fp8_recipe(config)
+SLACK = 2
+"""Devices that share the experts make room for this many times the rows of an even load before they take more turns."""
+
+
+def _choose_experts(config: ModelConfig, ways: int):
+    """The function that runs one of `ways` shares of the experts: by dispatch and precision."""
+    recipe = fp8_recipe(config)
+    if config.expert_dispatch == "dense":
+        fp8 = lambda: partial(experts_each, dot=lambda x, w: fp8_linear(x, w, recipe))
+        return experts_dense if recipe is None else fp8()
     if config.expert_dispatch == "megablox":
-        return partial(experts_ragged, dot=grouped_dot)
-    if recipe is None:
-        return experts_dense if dense else experts_ragged
-    if dense:
-        return partial(experts_each, dot=lambda x, w: fp8_linear(x, w, recipe))
-    return partial(experts_ragged, dot=lambda x, w, sizes: fp8_ragged(x, w, sizes, recipe))
+        dot = grouped_dot
+    else:
+        dot = jax.lax.ragged_dot if recipe is None else lambda x, w, sizes: fp8_ragged(x, w, sizes, recipe)
+    windows = ways // SLACK
+    return partial(experts_windowed, windows=windows, dot=dot) if windows > 1 else partial(experts_ragged, dot=dot)
 
 
 def _run_experts(config: ModelConfig, x, indices, weights, gate, up, down):
     """Weighted sum of the chosen experts' outputs, [B, T, D]; on a mesh, experts stay where they are."""
-    run = _choose_experts(config)
+    run = _choose_experts(config, count_ways("experts"))
     if not in_mesh():
         flat = (array.reshape(-1, array.shape[-1]) for array in (x, indices, weights))
         return run(*flat, gate, up, down).reshape(x.shape)

@@ -11,7 +11,9 @@ from r1jax.models.layers import RMSNorm, weight
 from r1jax.models.moe import Routing
 from r1jax.models.mtp import init_mtp_params
 from r1jax.models.visibility import make_visibility
-from r1jax.sharding import constrain
+from r1jax.ops.logprobs import token_logprobs
+from r1jax.ops.placed_logprobs import TokenAxes, placed_token_logprobs
+from r1jax.sharding import constrain, cut_axes, in_mesh
 
 
 def _stack(config: ModelConfig, *, routed: bool, length: int, name: str) -> nn.Module:
@@ -81,6 +83,17 @@ def output_head(config: ModelConfig, params) -> jax.Array:
     """The [D, V] projection from hidden states to logits, in the compute dtype."""
     head = params["embedding"].T if config.tied_embeddings else params["head"]
     return head.astype(config.dtype)
+
+
+def target_logprobs(config: ModelConfig, params, hidden, targets, *, temperature=1.0):
+    """Log-probability of each target [B, T] after hidden states [B, T, D], and the entropy of each prediction."""
+    head = output_head(config, params)
+    if not in_mesh():
+        return token_logprobs(hidden, head, targets, temperature=temperature)
+    batch, length = targets.shape
+    tokens = cut_axes("batch", batch) or (), cut_axes("length_of_targets", length) or ()
+    axes = TokenAxes(*tokens, cut_axes("embed", config.embed_dim), cut_axes("vocab", config.vocab_size))
+    return placed_token_logprobs(hidden, head, targets, axes=axes, temperature=temperature)
 
 
 def init_params(config: ModelConfig, key: jax.Array):

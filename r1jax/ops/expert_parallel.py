@@ -25,8 +25,7 @@ def experts_ring(x, indices, weights, gate, up, down, *, run: Callable, axes: Ex
     """Run experts that lie on different devices: each device runs its own on all tokens of its ring.
 
     A ring is the devices along the axis of the experts. Its tokens are gathered, each device adds up what its experts
-    make of them, and the sums go back to where the tokens came from (a reduce-scatter). Dropless: the sorted rows of a
-    device have room for every choice of every token of the ring. A token moves twice its width through the ring,
+    make of them, and the sums go back to where the tokens came from (a reduce-scatter). A token moves twice its width through the ring,
     forward, whatever the number of experts it chose; expert weights move along `axes.embed` only.
 
     Args:

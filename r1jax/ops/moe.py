@@ -155,14 +155,54 @@ def experts_ragged(x, indices, weights, gate, up, down, *, dot=jax.lax.ragged_do
     the arguments of `jax.lax.ragged_dot`.
     """
     num_tokens, num_selected = indices.shape
-    num_experts = gate.shape[0]
-    flat = indices.reshape(-1)
-    flat = jnp.where((flat >= 0) & (flat < num_experts), flat, num_experts)  # other devices' experts last
-    order = jnp.argsort(flat, stable=True)
-    sizes = jnp.bincount(flat, length=num_experts + 1)[:num_experts].astype(jnp.int32)
+    order, ends = _sort_by_expert(indices, gate.shape[0])
+    sizes = jnp.diff(ends, prepend=0)
     # Masked on both sides: what a grouped product makes of rows beyond its groups, and of their slopes, is undefined.
-    own = (jnp.arange(flat.size) < sizes.sum())[:, None]
+    own = (jnp.arange(order.size) < ends[-1])[:, None]
     rows = jnp.where(own, x[order // num_selected], 0)
     out = swiglu(rows, gate, up, down, dot=lambda rows, w: dot(rows, w, sizes))
     out = jnp.where(own, out, 0)[jnp.argsort(order)].reshape(num_tokens, num_selected, -1)
     return jnp.einsum("nkd,nk->nd", out, weights.astype(out.dtype))
+
+
+def experts_windowed(x, indices, weights, gate, up, down, *, windows: int, dot=jax.lax.ragged_dot):
+    """The same sum as `experts_ragged`, for a share of the experts that rarely gets more than a share of the tokens.
+
+    The sorted rows are cut into windows of equal length. Where the rows of these experts fit into the first, as they do
+    if experts are loaded about evenly, only that one is computed; else all are, one after the other. So it is dropless
+    without work or memory traffic for rows that are not there. Arguments and result as `experts_ragged`.
+    """
+    num_tokens, num_selected = indices.shape
+    order, ends = _sort_by_expert(indices, gate.shape[0])
+    length = -(-order.size // windows)
+    order = jnp.pad(order, (0, windows * length - order.size))
+
+    def window(arrays, start):
+        x, weights, *matrices = arrays
+        chosen = jax.lax.dynamic_slice_in_dim(order, start, length)
+        sizes = jnp.diff(jnp.clip(ends - start, 0, length), prepend=0)
+        own = (start + jnp.arange(length) < ends[-1])[:, None]
+        rows = jnp.where(own, x[chosen // num_selected], 0)
+        out = swiglu(rows, *matrices, dot=lambda rows, w: dot(rows, w, sizes))
+        out = jnp.where(own, out, 0) * weights.reshape(-1)[chosen, None].astype(out.dtype)
+        return jnp.zeros((num_tokens, out.shape[-1]), jnp.float32).at[chosen // num_selected].add(out)
+
+    # Recomputed in the backward pass: a branch that is not taken must leave nothing to keep.
+    @jax.checkpoint
+    def first(arrays):
+        return window(arrays, 0)
+
+    @jax.checkpoint
+    def every(arrays):
+        add = jax.checkpoint(lambda total, start: (total + window(arrays, start), None))
+        return jax.lax.scan(add, jnp.zeros((num_tokens, x.shape[-1])), jnp.arange(windows) * length)[0]
+
+    return jax.lax.cond(ends[-1] <= length, first, every, (x, weights, gate, up, down)).astype(x.dtype)
+
+
+def _sort_by_expert(indices, num_experts: int):
+    """Places [N K] of the choices, by expert, those of experts outside of [0, E) last; and where each expert's end."""
+    flat = indices.reshape(-1)
+    flat = jnp.where((flat >= 0) & (flat < num_experts), flat, num_experts)
+    sizes = jnp.bincount(flat, length=num_experts + 1)[:num_experts]
+    return jnp.argsort(flat, stable=True), jnp.cumsum(sizes.astype(jnp.int32))
