@@ -23,7 +23,7 @@ from r1jax.metrics import JsonLines
 from r1jax.models.config import ModelConfig
 from r1jax.models.mtp import mtp_forward
 from r1jax.models.presets import miniature, student
-from r1jax.models.transformer import forward_with_routing, init_params, output_head
+from r1jax.models.transformer import forward_with_routing, init_params, target_logprobs
 from r1jax.objectives import next_token_sums, targets_after_next
 from r1jax.optimizer import OptimizerConfig, make_optimizer
 from r1jax.sharding import MeshConfig, batch_sharding, check_divides, make_mesh

@@ -149,12 +149,13 @@ ENTRY %main (a: bf16[8,1024,128], b: bf16[8,1024,512]) -> bf16[8,128,512] {
     assert program_cost(parse_program(text), 1).flops == 2 * 8 * 1024 * 128 * 512
 
 
-def test_of_branches_the_costliest_counts():
+def test_of_branches_the_costliest_or_the_cheapest_counts():
     def f(which, x):
         return jax.lax.cond(which, lambda x: x @ x, lambda x: x @ x @ x, x)
 
     text = jax.jit(f).lower(True, jnp.ones((32, 32))).compile().as_text()
     assert program_cost(parse_program(text), 1).flops == 2 * (2 * 32**3)
+    assert program_cost(parse_program(text), 1, branch=min).flops == 2 * 32**3
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,17 @@ DOORS = {
     "doctor": {"evaluation", "rewards"},
     "judging": {"config", "data", "generation", "models", "ops", "policy", "rewards", "sharding"},
     "aot": {
-        "config", "data", "generation", "models", "objectives", "ops", "optimizer", "rl", "sft_stage", "sharding", "train",
+        "config",
+        "data",
+        "generation",
+        "models",
+        "objectives",
+        "ops",
+        "optimizer",
+        "rl",
+        "sft_stage",
+        "sharding",
+        "train",
     },
     "rl": {"generation", "models", "objectives", "ops", "train"},
 }

@@ -1,5 +1,6 @@
 """Experts on several devices and the kernels for TPU, against the same sums on one device and the einsum references."""
 
+import functools
 import json
 import os
 import subprocess
@@ -13,7 +14,7 @@ from conftest import QUICK_COMPILE, ROOT
 
 from r1jax.ops.attention import attend, attention_mask, grouped_attention
 from r1jax.ops.grouped import grouped_dot
-from r1jax.ops.moe import experts_dense, experts_each, experts_ragged
+from r1jax.ops.moe import experts_dense, experts_each, experts_ragged, experts_windowed
 from r1jax.ops.splash import splash_attend
 
 CHILD = """
@@ -94,6 +95,24 @@ def test_shares_of_the_experts_add_up_to_all(run):
     got, want = (jax.jit(jax.value_and_grad(f, argnums=(0, 1, 2), has_aux=True))(x, weights, matrices)
                  for f in (shares, whole))  # fmt: skip
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), got, want)
+
+
+@pytest.mark.parametrize("favoured", [(0, 1, 2, 3, 4, 5), (0, 1), (5,)], ids=["even", "these", "others"])
+def test_rows_beyond_the_first_window_are_not_dropped(favoured):
+    x, _, weights, *matrices = expert_arguments()
+    indices = jnp.asarray(np.random.default_rng(1).choice(favoured, (10, 2)), jnp.int32)
+    share = [matrix[:2] for matrix in matrices]
+    held = int((indices < 2).sum())  # of 20 rows; a window has 5
+
+    def output(run, x, weights, share):
+        out = run(x, indices, weights, *share)
+        return jnp.sum(out**2), out
+
+    windowed = functools.partial(experts_windowed, windows=4)
+    slopes = lambda run: jax.value_and_grad(functools.partial(output, run), argnums=(0, 1, 2), has_aux=True)
+    got, want = (jax.jit(slopes(run))(x, weights, share) for run in (windowed, experts_dense))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), got, want)
+    assert (held > 5) == (favoured == (0, 1)) or favoured == (0, 1, 2, 3, 4, 5)
 
 
 @pytest.mark.parametrize("sizes", [(40, 0, 61, 27), (3, 5, 0, 2), (0, 0, 0, 0)], ids=["full", "rest", "none"])
