@@ -8,7 +8,6 @@ not fit the memory of a chip with the headroom asked for. How to read the table:
 
 import dataclasses
 import functools
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -22,6 +21,7 @@ from r1jax.aot import programs
 from r1jax.aot.chips import chip_of
 from r1jax.aot.measure import compile_case, record_measures, topology_devices
 from r1jax.config import UserError
+from r1jax.metrics import write_json
 from r1jax.models.config import ModelConfig
 from r1jax.models.describe import PRESETS
 from r1jax.optimizer import OptimizerConfig, make_optimizer
@@ -123,8 +123,12 @@ def show(records: list[dict], config: Config) -> None:
             launch.console.print(f"{record['program']}: not known and not counted in full: {what}", soft_wrap=True)
 
 
-def main(config: Config) -> None:
-    jax.config.update("jax_platforms", "cpu")  # the compiler is asked for by name; no TPU is
+def compile_all(config: Config) -> list[dict]:
+    """The figures of every program of `config.programs`.
+
+    Raises:
+      UserError: the compiler, the topology or a mesh is not there, or something does not divide over a mesh.
+    """
     chip, devices = chip_of(config.topology), topology_devices(config.topology)
     mesh, sampler_mesh = make_mesh(config.mesh, devices), make_mesh(config.sampler_mesh, devices)
     cases, records = make_cases(config, mesh, sampler_mesh), []
@@ -133,9 +137,15 @@ def main(config: Config) -> None:
         case = make()
         measures = compile_case(case, on, text=Path(config.hlo) / f"{name}.hlo" if config.hlo else None)
         records.append(record_measures(name, config.model, on, chip, case, measures, context))
+    return records
+
+
+def main(config: Config) -> None:
+    jax.config.update("jax_platforms", "cpu")  # the compiler is asked for by name; no TPU is
+    records = compile_all(config)
     show(records, config)
     if config.json:
-        Path(config.json).write_text(json.dumps({"config": dataclasses.asdict(config), "programs": records}, indent=1))
+        write_json(config.json, {"config": dataclasses.asdict(config), "programs": records})
     tight = [r["program"] for r in records if r.get("headroom", -1.0) < config.headroom]
     if tight:
         raise UserError(f"{', '.join(tight)} leave less than {config.headroom:.0%} of a chip's memory free")

@@ -126,8 +126,10 @@ def decode(model: ModelConfig, params, router_bias, cache: Cache, logits, positi
     return write_cache(cache, new, slot), next_logits(model, params, hidden[:, 0]), tokens, logprobs
 
 
-def _cache_shardings(mesh, cache: Cache):
-    stack = NamedSharding(mesh, partition_spec(("layers", "batch")))
+def _cache_shardings(model: ModelConfig, mesh, cache: Cache):
+    """Rows are cut as the batch, keys and values by heads; the latent has none."""
+    axes = ("layers", "batch", None, "heads") if model.num_kv_heads else ("layers", "batch")
+    stack = NamedSharding(mesh, partition_spec(axes))
     return Cache(*(jax.tree.map(lambda _: stack, part) for part in cache[:2]), batch_sharding(mesh))
 
 
@@ -135,14 +137,14 @@ def prefill_case(model: ModelConfig, mesh, *, prompts: int, prompt_slots: int, d
     """Prefill of a batch of prompts."""
     given = batch_of(mesh, (prompts, prompt_slots), jnp.int32), batch_of(mesh, (prompts,), jnp.int32)
     cache = jax.eval_shape(partial(init_cache, model, prompts, prompt_slots))
-    function = jax.jit(partial(prefill, model), out_shardings=(_cache_shardings(mesh, cache), None))
+    function = jax.jit(partial(prefill, model), out_shardings=(_cache_shardings(model, mesh, cache), None))
     return Case(function, (*abstract_policy(model, mesh, dtype), *given), prompts * prompt_slots, 1)
 
 
 def decode_case(model: ModelConfig, mesh, *, slots: int, cache_length: int, dtype) -> Case:
     """One token for each of `slots` rows whose caches hold `cache_length` tokens."""
     of, cache = partial(batch_of, mesh), jax.eval_shape(partial(init_cache, model, slots, cache_length))
-    shardings = _cache_shardings(mesh, cache)
+    shardings = _cache_shardings(model, mesh, cache)
     cache = jax.tree.map(
         lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), cache, shardings
     )
