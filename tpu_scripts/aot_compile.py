@@ -24,6 +24,7 @@ from r1jax.config import UserError
 from r1jax.metrics import write_json
 from r1jax.models.config import ModelConfig
 from r1jax.models.describe import PRESETS
+from r1jax.models.presets import for_tpu
 from r1jax.optimizer import OptimizerConfig, make_optimizer
 from r1jax.sharding import MeshConfig, make_mesh
 
@@ -149,12 +150,6 @@ def main(config: Config) -> None:
     tight = [r["program"] for r in records if r.get("headroom", -1.0) < config.headroom]
     if tight:
         raise UserError(f"{', '.join(tight)} leave less than {config.headroom:.0%} of a chip's memory free")
-
-
-def for_tpu(model: ModelConfig) -> ModelConfig:
-    """The model with the kernels for TPU."""
-    dispatch = "megablox" if model.num_experts else model.expert_dispatch
-    return dataclasses.replace(model, attention="splash", expert_dispatch=dispatch)
 
 
 if __name__ == "__main__":
