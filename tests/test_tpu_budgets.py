@@ -15,7 +15,7 @@ from r1jax.sharding import MeshConfig
 pytest.importorskip("libtpu", reason="the TPU compiler is not installed: pip install -e '.[tpu]'")
 
 BUDGETS = ROOT / "tpu_scripts" / "budgets"
-FAST = [("qwen2_5_1_5b-v5e_2x2", "prefill")]
+FAST = [("deepseek_v3-v5p_8x8x8", "decode")]
 ALL = [
     (path.stem, record["program"])
     for path in sorted(BUDGETS.glob("*.json"))
