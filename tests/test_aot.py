@@ -42,21 +42,21 @@ HloModule jit_f, is_scheduled=true, num_partitions=8
 
 %all-reduce-scatter.1 (whole: bf16[64,256]) -> bf16[8,256] {
   %whole = bf16[64,256]{1,0:T(8,128)(2,1)} parameter(0)
-  %sums = bf16[64,256]{1,0:T(8,128)(2,1)} all-reduce(%whole), channel_id=5, replica_groups=[1,8]<=[8], to_apply=%add
+  %sums = bf16[64,256]{1,0:T(8,128)(2,1)} all-reduce(%whole), channel_id=1, replica_groups=[1,8]<=[8], to_apply=%add
   %mine = s32[]{:T(128)} constant(0)
   ROOT %part = bf16[8,256]{1,0:T(8,128)(2,1)} dynamic-slice(%sums, %mine, %mine), dynamic_slice_sizes={8,256}
 }
 
 %begin (shard: bf16[8,128]) -> (bf16[64,128], u32[]) {
   %shard = bf16[8,128]{1,0:T(8,128)(2,1)} parameter(0)
-  %gather.1 = bf16[64,128]{1,0:T(8,128)(2,1)} all-gather(%shard), channel_id=7, replica_groups=[1,8]<=[8], dimensions={0}
+  %gather.1 = bf16[64,128]{1,0:T(8,128)(2,1)} all-gather(%shard), channel_id=1, replica_groups=[1,8]<=[8], dimensions={0}, backend_config={"async_collective_fusion_config":{}}
   ROOT %started = (bf16[64,128]{1,0}, u32[]{:S(2)}) custom-call(%gather.1), custom_call_target="AsyncCollectiveStart"
 }
 
 %end (shard.1: bf16[8,128], flag: u32[]) -> bf16[64,128] {
   %shard.1 = bf16[8,128]{1,0:T(8,128)(2,1)} parameter(0)
   %flag = u32[]{:S(2)} parameter(1)
-  %gather.2 = bf16[64,128]{1,0:T(8,128)(2,1)} all-gather(%shard.1), channel_id=7, replica_groups=[1,8]<=[8], dimensions={0}
+  %gather.2 = bf16[64,128]{1,0:T(8,128)(2,1)} all-gather(%shard.1), channel_id=1, replica_groups=[1,8]<=[8], dimensions={0}, backend_config={"async_collective_fusion_config":{}}
   ROOT %ended = bf16[64,128]{1,0} custom-call(%shard.1, %gather.2), custom_call_target="AsyncCollectiveDone"
 }
 
@@ -188,7 +188,7 @@ def test_what_cannot_be_read_is_an_error():
 
 
 def collective(kind, members, payload=1 << 20):
-    return Collective(kind, Shape("bf16", (payload // 2,), 0), payload, np.array([members]), 1.0, "", "")
+    return Collective(kind, Shape("bf16", (payload // 2,), 0), payload, np.array([members]), 1.0, "")
 
 
 def test_a_ring_has_two_links_and_a_line_one():

@@ -31,8 +31,6 @@ class Collective(NamedTuple):
     """Executions."""
     op_name: str
     """Where in the traced program it comes from."""
-    channel: str
-    """Instructions with the same channel are parts of one."""
 
     @property
     def bytes(self) -> float:
@@ -70,19 +68,17 @@ def program_cost(program: Program, devices: int, *, branch=max) -> Cost:
 
     def cost_of(name: str, fused: bool) -> Cost:
         if (name, fused) not in done:
-            computation, total, seen = program.computations[name], Cost(), set()
+            computation, total = program.computations[name], Cost()
             for instruction in computation.instructions.values():
-                total.add(_instruction_cost(program, computation, instruction, devices, cost_of, seen, fused, branch))
+                total.add(_instruction_cost(program, computation, instruction, devices, cost_of, fused, branch))
             done[name, fused] = total
         return done[name, fused]
 
     return cost_of(program.entry, False)
 
 
-def _instruction_cost(
-    program, computation, instruction: Instruction, devices, cost_of, seen: set, fused: bool, branch
-) -> Cost:
-    """Of one instruction with all it calls; `seen` holds the collectives that this computation has counted."""
+def _instruction_cost(program, computation, instruction: Instruction, devices, cost_of, fused: bool, branch) -> Cost:
+    """Of one instruction with all it calls."""
     cost, opcode = Cost(), instruction.opcode
     if opcode == "while":
         times = trip_count(program, computation, instruction)
@@ -104,19 +100,18 @@ def _instruction_cost(
     elif opcode == "custom-call":
         _add_kernel(cost, computation, instruction)
     elif (kind := opcode.removesuffix("-start")) in COLLECTIVES:
-        cost.collectives.append(_collective(computation, instruction, kind, devices))
-    cost.collectives = [c for c in cost.collectives if _is_first(c, seen)]
+        if not _is_counted_elsewhere(computation, instruction):
+            cost.collectives.append(_collective(computation, instruction, kind, devices))
     if not fused:
         cost.hbm_bytes += hbm_bytes(program, computation, instruction)
     return cost
 
 
-def _is_first(collective: Collective, seen: set) -> bool:
-    """An asynchronous collective may be written in the fusions that start, accompany and end it: one counts."""
-    if collective.channel and collective.channel in seen:
+def _is_counted_elsewhere(computation: Computation, instruction: Instruction) -> bool:
+    """An asynchronous collective is written in the fusions that start, accompany and end it: the first counts."""
+    if "async_collective_fusion_config" not in instruction.attributes:
         return False
-    seen.add(collective.channel)
-    return True
+    return not any("AsyncCollectiveStart" in other.attributes for other in computation.instructions.values())
 
 
 def _listed(instruction: Instruction, attribute: str) -> str:
@@ -132,10 +127,9 @@ def _collective(computation: Computation, instruction: Instruction, kind: str, d
     if kind == "all-reduce" and computation.name.startswith("all-reduce-scatter"):  # TPU: each keeps a slice of the sum
         kind = "reduce-scatter"
     whole = [shape for shape in whole if shape.elements > 1] or whole
-    channel = re.search(r"channel_id=(\d+)", instruction.attributes)
     return Collective(
         kind, max(whole, key=lambda shape: shape.bytes), sum(shape.bytes for shape in whole),
-        replica_groups(instruction.attributes, devices), 1.0, instruction.op_name, channel[1] if channel else "",
+        replica_groups(instruction.attributes, devices), 1.0, instruction.op_name,
     )  # fmt: skip
 
 

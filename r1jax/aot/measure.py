@@ -27,13 +27,10 @@ def topology_devices(topology: str) -> list:
     Raises:
       UserError: libtpu is not installed, or does not know the topology.
     """
-    # Otherwise libtpu asks the metadata server of a cloud machine what it runs on.
-    for name, value in {
-        "SKIP_MDS_QUERY": "1",
-        "ACCELERATOR_TYPE": "v5litepod-4",
-        "WORKER_HOSTNAMES": "localhost",
-    }.items():
-        os.environ.setdefault(f"TPU_{name}", value)
+    # Otherwise libtpu asks the metadata server of a cloud machine what it runs on, and lets one process at a time in.
+    quiet = {"TPU_SKIP_MDS_QUERY": "1", "TPU_ACCELERATOR_TYPE": "v5litepod-4", "TPU_WORKER_HOSTNAMES": "localhost"}
+    for name, value in (quiet | {"ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}).items():
+        os.environ.setdefault(name, value)
     from jax.experimental import topologies
 
     try:
@@ -125,14 +122,14 @@ def suspicion(model: ModelConfig, mesh, collective: Collective) -> str:
     """Why a collective should not be there: it moves expert weights between experts' chips, or logits; or ""."""
     dims, axes = collective.shape.dims, group_axes(mesh, collective.groups)
     parts = lambda size: {size // n for n in range(1, mesh.size + 1) if size % n == 0}
-    whole = lambda size: {size, -(-size // 128) * 128}
+    widths = {model.embed_dim, model.embed_dim // mesh.shape["fsdp"]}  # what has one of them is a slope of the head
     if model.num_experts and collective.kind in ("all-gather", "all-to-all", "collective-permute") and len(dims) >= 3:
         width, mlp, experts = model.embed_dim, model.expert_mlp_dim, model.num_experts
         tail = set(dims[-2:])
         shaped = tail & parts(width) and tail & parts(mlp) and dims[-3] in parts(experts) and min(dims[-2:]) > 64
         if shaped and "expert" in axes and dims[-3] > 1:
             return "expert weights between the chips of different experts"
-    if collective.shape.bytes >= MIB and not set(dims) & whole(model.embed_dim):
+    if collective.shape.bytes >= MIB and not set(dims) & widths:
         if set(dims) & parts(model.vocab_size) & set(range(model.vocab_size // mesh.size, model.vocab_size + 1)):
             if max(dims) >= model.vocab_size // mesh.shape["tensor"]:
                 return "logits"
