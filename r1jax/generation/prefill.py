@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from r1jax.models.cache import Cache, CacheDtype, Entries, encode_entries, encode_like, init_cache
 from r1jax.models.config import ModelConfig
 from r1jax.models.transformer import forward_with_routing
-from r1jax.sharding import batch_parts
+from r1jax.sharding import count_ways
 
 
 class Prefixes(NamedTuple):
@@ -68,7 +68,7 @@ def prefill(
         cut = lambda axis, tree: jax.tree.map(lambda x: jax.lax.slice_in_dim(x, 0, slots, axis=axis), tree)
         return Prefixes(cut(2, fed.dense), cut(2, fed.moe), fed.hidden, cut(1, fed.experts))
 
-    count, parts = len(prompts), batch_parts()
+    count, parts = len(prompts), count_ways("batch")
     groups = -(-count // max(rows, parts))
     rows = -(-count // (groups * parts)) * parts
     split = lambda x: jnp.pad(x, [(0, groups * rows - count)] + [(0, 0)] * (x.ndim - 1)).reshape(

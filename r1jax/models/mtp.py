@@ -4,10 +4,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from r1jax.models.block import Block, Visibility, make_visibility
+from r1jax.models.block import Block
 from r1jax.models.config import ModelConfig
 from r1jax.models.layers import RMSNorm, weight
 from r1jax.models.moe import Routing
+from r1jax.models.visibility import Visibility, make_visibility
 from r1jax.sharding import constrain
 
 
@@ -66,9 +67,8 @@ def mtp_forward(config: ModelConfig, params, router_bias, hidden, next_tokens, p
       hidden [B, T, D], which `output_head` maps to logits of the token after the next; and the Routing of all routers
       (load [num_routers, E]), zero but for the module's, to be added to that of the main model.
     """
-    embedding = constrain(
-        params["embedding"].astype(config.dtype)[next_tokens], ("batch", "length", "embed_activation")
-    )
+    rows = constrain(params["embedding"].astype(config.dtype), ("vocab", "embed_activation"))
+    embedding = constrain(rows[next_tokens], ("batch", "length", "embed_activation"))
     arguments = hidden, embedding, router_bias[-1], make_visibility(positions, segments)
     hidden, routing = MultiTokenPrediction(config).apply({"params": params["mtp"]}, *arguments)
     last = lambda row: jnp.pad(row[None], [(config.num_moe_layers, 0)] + [(0, 0)] * row.ndim)
