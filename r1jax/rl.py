@@ -70,8 +70,8 @@ def experts_of(rollout: Rollout) -> np.ndarray | None:
 def routed_logprobs(model: ModelConfig, params, router_bias, rows: Rows, *, temperature=1.0):
     """Log-probabilities and entropies of the completions' tokens, [B, T] each, and the Routing of all their tokens.
 
-    Experts are those of `rows.replay` where it has them (routing replay, arXiv 2510.11370, section 4). A completion's last
-    token is not run through the model, for nothing is predicted from it.
+    Experts are those of `rows.replay` where it has them (routing replay, arXiv 2510.11370, section 4). A completion's
+    last token is not run through the model, for nothing is predicted from it.
     """
     slots, length = rows.prompts.shape[1], rows.tokens.shape[1]
     # Kernels work on whole blocks, which lengths are chosen to fill: for them the last token stays, as padding.

@@ -208,7 +208,7 @@ def _layout(model, config: GrpoConfig, loss: Loss) -> Layout:
     sharing = config.completions_a_prompt
     if sharing > 1 and model.attention == "splash":
         raise UserError(
-            "--grpo.packing shared_prompts needs masks that attention 'splash' of this model cannot make; take rows or none"
+            "--grpo.packing shared_prompts needs masks that this model's attention 'splash' cannot make; take rows or none"
         )
     return packed_layout(model, loss, sharing=sharing, rows_at_a_time=config.rows_at_a_time // sharing)
 

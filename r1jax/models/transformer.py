@@ -61,7 +61,7 @@ class Transformer(nn.Module):
         if not config.tied_embeddings:
             weight(self, "head", (config.embed_dim, config.vocab_size), ("embed", "vocab"), config)
         if parents is not None and config.attention == "splash":
-            raise ValueError("attention 'splash' cannot show a token its parent's segment; take 'einsum', or no parents")
+            raise ValueError("attention 'splash' shows a token its own segment only: take 'einsum', or no parents")
         # Looked up in whole rows: tokens and rows cut along the same mesh axis would make XLA gather all activations.
         rows = constrain(embedding, ("vocab", "embed_activation"))
         x = constrain(rows[tokens], ("batch", "length", "embed_activation"))
