@@ -55,11 +55,11 @@ def _choose_experts(config: ModelConfig, ways: int):
 
 
 def _run_experts(config: ModelConfig, x, indices, weights, gate, up, down):
-    """Weighted sum of the chosen experts' outputs, [B, T, D]; on several devices, experts stay where they are."""
+    """Weighted sum of the chosen experts' outputs, of the shape of `x`: [N, D], or on several devices, where the experts
+    stay where they are, [B, T, D]."""
     run = _choose_experts(config, count_ways("experts"))
     if not on_several_devices():
-        flat = (array.reshape(-1, array.shape[-1]) for array in (x, indices, weights))
-        return run(*flat, gate, up, down).reshape(x.shape)
+        return run(x, indices, weights, gate, up, down)
     axes = ExpertAxes(
         cut_axes("batch", x.shape[0]) or (), cut_axes("length", x.shape[1]), cut_axes("experts", gate.shape[0]),
         cut_axes("embed", gate.shape[1]), cut_axes("expert_mlp", gate.shape[2]),
@@ -93,8 +93,10 @@ class MoE(nn.Module):
         up = weight(self, "up", (experts, embed_dim, mlp_dim), ("experts", "embed", "expert_mlp"), config)
         down = weight(self, "down", (experts, mlp_dim, embed_dim), ("experts", "expert_mlp", "embed"), config)
 
+        # One axis of tokens, but where rows and lengths are cut over devices, each in its own way.
+        tokens = x if on_several_devices() else x.reshape(-1, embed_dim)
         softmax = config.router_score == "softmax"
-        scores = (jax.nn.softmax if softmax else jax.nn.sigmoid)(x.astype(wide(x)) @ router)
+        scores = (jax.nn.softmax if softmax else jax.nn.sigmoid)(tokens.astype(wide(tokens)) @ router)
         choose = partial(
             route,
             scores,
@@ -109,10 +111,11 @@ class MoE(nn.Module):
         own, weights = choose()
         indices = own
         if replay is not None:
-            indices, weights = choose(replay=replay)
-        routed = _run_experts(config, x, indices, weights, gate, up, down)
+            indices, weights = choose(replay=replay.reshape(own.shape))
+        routed = _run_experts(config, tokens, indices, weights, gate, up, down).reshape(x.shape)
         load = expert_load(indices.reshape(-1, indices.shape[-1]), experts, (segments > 0).reshape(-1))
-        balance = sequence_balance(scores, segments, num_selected=config.num_experts_per_token)
+        by_row = scores.reshape(*x.shape[:2], experts)
+        balance = sequence_balance(by_row, segments, num_selected=config.num_experts_per_token)
         if config.num_shared_experts:
             routed += MLP(config, mlp_dim * config.num_shared_experts, name="shared")(x)
-        return routed, Routing(load, balance, own)
+        return routed, Routing(load, balance, own.reshape(*x.shape[:2], -1))
