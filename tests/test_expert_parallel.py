@@ -1,21 +1,27 @@
 """Experts on several devices and the kernels for TPU, against the same sums on one device and the einsum references."""
 
+import dataclasses
 import functools
 import json
 import os
 import subprocess
 import sys
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import QUICK_COMPILE, ROOT
 
+from r1jax.models.presets import miniature
+from r1jax.models.transformer import init_params
 from r1jax.ops.attention import attend, attention_mask, grouped_attention
 from r1jax.ops.grouped import grouped_dot
 from r1jax.ops.moe import experts_dense, experts_each, experts_ragged, experts_windowed
 from r1jax.ops.splash import splash_attend
+from r1jax.rl import Rows, routed_logprobs
+from r1jax.rl_packing import pack_rows, packed_logprobs
 
 CHILD = """
 import dataclasses, json
@@ -158,3 +164,35 @@ def test_splash_attention_shares_keys_among_heads():
     want = grouped_attention(query, [(key, value, attention_mask(places, places))], scale=0.1)
     got = splash_attend(query, key, value, jnp.ones((1, 128), jnp.int32), scale=0.1, interpret=True)
     np.testing.assert_allclose(got, want, atol=2e-5)
+
+
+EINSUM = dataclasses.replace(miniature(32), num_layers=2, num_mtp_layers=0, init_stddev=0.2)
+SPLASH = dataclasses.replace(EINSUM, attention="splash")
+
+
+def draw_rows() -> Rows:
+    rng = np.random.default_rng(0)
+    prompts, lengths = rng.integers(0, 32, (2, 5)).repeat(2, 0), np.repeat([3, 5], 2)
+    mask = np.arange(6) < np.array([[6], [2], [4], [0]])
+    return Rows(*(x.astype(np.int32) for x in (prompts, lengths, rng.integers(0, 32, (4, 6)))), mask)
+
+
+def test_a_policy_with_splash_attention_scores_rows_padded_and_packed_as_with_einsum(monkeypatch):
+    monkeypatch.setattr("r1jax.models.attention.splash_attend", functools.partial(splash_attend, interpret=True))
+    rows, (boxed, bias) = draw_rows(), init_params(EINSUM, jax.random.key(0))
+    params, packed = nn.meta.unbox(boxed), pack_rows(rows)
+    score = lambda model, of, rows: jax.jit(functools.partial(of, model))(params, bias, rows)
+    want, _, routing = score(EINSUM, routed_logprobs, rows)
+    for of, laid in ((routed_logprobs, rows), (packed_logprobs, packed)):
+        got, _, found = score(SPLASH, of, laid)
+        np.testing.assert_allclose(got[rows.mask], want[rows.mask], atol=1e-4)
+        np.testing.assert_array_equal(found.load, routing.load)
+    padded = score(SPLASH, routed_logprobs, rows)[2]
+    assert padded.experts.shape == routing.experts.shape
+
+
+def test_splash_attention_refuses_prompts_that_completions_share():
+    shapes = functools.partial(init_params, EINSUM)
+    params, bias = jax.eval_shape(lambda: nn.meta.unbox(shapes(jax.random.key(0))))
+    with pytest.raises(ValueError, match="'splash' shows a token its own segment only"):
+        jax.eval_shape(functools.partial(packed_logprobs, SPLASH), params, bias, pack_rows(draw_rows(), sharing=2))
