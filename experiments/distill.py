@@ -11,8 +11,8 @@ from functools import partial
 from r1jax import launch
 from r1jax.config import UserError
 from r1jax.models.config import ModelConfig
-from r1jax.models.transformer import forward, output_head
-from r1jax.objectives import distillation_sums, token_divergence, token_logprobs
+from r1jax.models.transformer import forward, output_head, target_logprobs
+from r1jax.objectives import distillation_sums, token_divergence
 from r1jax.ops.masked import masked_sum
 from r1jax.optimizer import OptimizerConfig
 from r1jax.policy import Policy, load_policy
@@ -92,7 +92,7 @@ def distillation_loss(model: ModelConfig, teacher: ModelConfig, params, router_b
     hidden, _, load = forward(model, params, router_bias, *rows, segments=batch.segments)
     their_hidden, _, _ = forward(teacher, *scalars["teacher"], *rows, segments=batch.segments)
     head, their_head = output_head(model, params), output_head(teacher, scalars["teacher"][0])
-    logprobs, entropy = token_logprobs(hidden, head, batch.targets)
+    logprobs, entropy = target_logprobs(model, params, hidden, batch.targets)
     divergence = token_divergence(hidden, head, their_hidden, their_head, temperature=temperature)
     loss, count = distillation_sums(
         logprobs, divergence, batch.loss_mask, weight=scalars["weight"], temperature=temperature

@@ -23,8 +23,8 @@ from r1jax.metrics import JsonLines
 from r1jax.models.config import ModelConfig
 from r1jax.models.mtp import mtp_forward
 from r1jax.models.presets import miniature, student
-from r1jax.models.transformer import forward_with_routing, init_params, output_head
-from r1jax.objectives import next_token_sums, targets_after_next, token_logprobs
+from r1jax.models.transformer import forward_with_routing, init_params, target_logprobs
+from r1jax.objectives import next_token_sums, targets_after_next
 from r1jax.optimizer import OptimizerConfig, make_optimizer
 from r1jax.sharding import MeshConfig, batch_sharding, check_divides, make_mesh
 from r1jax.tasks.authors import WORLD, Population, write_document
@@ -115,8 +115,7 @@ def pretraining_loss(model: ModelConfig, params, router_bias, batch: PackedBatch
     hidden, _, routing = forward_with_routing(
         model, params, router_bias, batch.tokens, batch.positions, segments=batch.segments
     )
-    head = output_head(model, params)
-    logprobs, entropy = token_logprobs(hidden, head, batch.targets)
+    logprobs, entropy = target_logprobs(model, params, hidden, batch.targets)
     loss, count = next_token_sums(logprobs, batch.segments)
     metrics = {"entropy": next_token_sums(-entropy, batch.segments)[0]}
     if model.num_mtp_layers:
@@ -128,7 +127,7 @@ def pretraining_loss(model: ModelConfig, params, router_bias, batch: PackedBatch
         )
         metrics["next_token_loss"], routing = loss, jax.tree.map(jnp.add, routing, ahead)
         # Divided by all tokens, as in eq. 24, and not by those that have a token after the next.
-        metrics["mtp_loss"] = next_token_sums(token_logprobs(hidden, head, targets)[0], mask)[0]
+        metrics["mtp_loss"] = next_token_sums(target_logprobs(model, params, hidden, targets)[0], mask)[0]
         loss += scalars["mtp_weight"] * metrics["mtp_loss"]
     if model.num_routers:
         metrics["balance"] = routing.balance.mean()

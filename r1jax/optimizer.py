@@ -29,6 +29,8 @@ class OptimizerConfig:
     """Decoupled; not applied to norm scales."""
     max_grad_norm: float = 1.0
     """Gradients are scaled down to this global norm."""
+    moments: Literal["float32", "bfloat16"] = "float32"
+    """What both moments are kept in between updates; DeepSeek-V3 keeps them in bfloat16 (section 3.3.3)."""
 
 
 def learning_rate_schedule(config: OptimizerConfig, total_updates: int) -> optax.Schedule:
@@ -57,16 +59,29 @@ def make_optimizer(
     is_matrix = lambda params: jax.tree_util.tree_map_with_path(lambda path, _: not is_scale(path), params)
     optimizer = optax.chain(
         optax.clip_by_global_norm(config.max_grad_norm),
-        optax.adamw(
-            learning_rate_schedule(config, total_updates),
-            b1=config.beta1,
-            b2=config.beta2,
-            eps=config.eps,
-            weight_decay=config.weight_decay,
-            mask=is_matrix,
+        optax.chain(  # AdamW
+            _keep_moments_in(config.moments, optax.scale_by_adam(config.beta1, config.beta2, config.eps)),
+            optax.add_decayed_weights(config.weight_decay, is_matrix),
+            optax.scale_by_learning_rate(learning_rate_schedule(config, total_updates)),
         ),
     )
     return optimizer if train_mtp else _leave_alone(optimizer, "mtp")
+
+
+def _keep_moments_in(dtype: str, adam: optax.GradientTransformation) -> optax.GradientTransformation:
+    """`adam` with moments that are `dtype` between updates, and float32 within one."""
+    if dtype == "float32":
+        return adam
+
+    def in_dtype(state, dtype):
+        cast = lambda moments: jax.tree.map(lambda moment: moment.astype(dtype), moments)
+        return state._replace(mu=cast(state.mu), nu=cast(state.nu))
+
+    def update(gradients, state, params=None):
+        updates, state = adam.update(gradients, in_dtype(state, jax.numpy.float32), params)
+        return updates, in_dtype(state, dtype)
+
+    return optax.GradientTransformation(lambda params: in_dtype(adam.init(params), dtype), update)
 
 
 def _leave_alone(optimizer: optax.GradientTransformation, name: str) -> optax.GradientTransformation:

@@ -14,6 +14,7 @@ from r1jax.data.tokenizer import Tokenizer, check_vocabulary, load_tokenizer
 from r1jax.interop.hf_config import is_hf_folder, read_hf_config
 from r1jax.interop.loading import has_mtp, load_checkpoint
 from r1jax.models.config import Dtype, ModelConfig, read_model_config
+from r1jax.models.presets import for_tpu
 from r1jax.models.transformer import init_params
 from r1jax.provenance import file_hash
 from r1jax.sharding import abstract_arrays
@@ -76,6 +77,8 @@ def import_policy(folder: str | Path, mesh, *, dtype: Dtype | None = None) -> Po
     if mesh.devices.flat[0].platform == "cpu":
         layout = {"dtype": "float32", "unroll_layers": True, "remat": False, "expert_dispatch": "dense"}
         model = dataclasses.replace(model, **layout)
+    elif mesh.devices.flat[0].platform == "tpu":
+        model = for_tpu(model)
     model = dataclasses.replace(model, dtype=dtype or model.dtype)
     weights = load_checkpoint(folder, model, *_shapes(model, mesh))
     return Policy(model, tokenizer, *weights, Parent(folder, None, 0, to_dict(model), _origin(folder)))

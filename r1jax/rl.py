@@ -12,8 +12,8 @@ import numpy as np
 
 from r1jax.generation.rollout import Rollout, prompt_positions
 from r1jax.models.config import ModelConfig
-from r1jax.models.transformer import forward_with_routing, output_head
-from r1jax.objectives import grpo_sums, log_ratio, token_logprobs, token_ratio, truncated_importance
+from r1jax.models.transformer import forward_with_routing, target_logprobs
+from r1jax.objectives import grpo_sums, log_ratio, token_ratio, truncated_importance
 from r1jax.ops.masked import masked_mean
 from r1jax.train import LossOutput, over_micro_batches
 
@@ -70,18 +70,21 @@ def experts_of(rollout: Rollout) -> np.ndarray | None:
 def routed_logprobs(model: ModelConfig, params, router_bias, rows: Rows, *, temperature=1.0):
     """Log-probabilities and entropies of the completions' tokens, [B, T] each, and the Routing of all their tokens.
 
-    Experts are those of `rows.replay` where it has them (routing replay, arXiv 2510.11370, section 4). A completion's last
-    token is not run through the model, for nothing is predicted from it.
+    Experts are those of `rows.replay` where it has them (routing replay, arXiv 2510.11370, section 4). A completion's
+    last token is not run through the model, for nothing is predicted from it.
     """
     slots, length = rows.prompts.shape[1], rows.tokens.shape[1]
-    tokens = jnp.concatenate([rows.prompts, rows.tokens], axis=1)[:, :-1]
+    # Kernels work on whole blocks, which lengths are chosen to fill: for them the last token stays, as padding.
+    spare = int(model.attention == "splash")
+    inputs = slots + length - 1
+    tokens = jnp.concatenate([rows.prompts, rows.tokens], axis=1)[:, : inputs + spare]
     inside = jnp.where(rows.mask.any(-1, keepdims=True), prompt_positions(rows.prompt_lengths, slots), -1)
     after = jnp.where(rows.mask[:, 1:], rows.prompt_lengths[:, None] + jnp.arange(length - 1), -1)
-    positions = jnp.concatenate([inside, after], axis=1)
-    replay = None if rows.replay is None else by_layer(rows.replay[:, :-1])
+    positions = jnp.pad(jnp.concatenate([inside, after], axis=1), ((0, 0), (0, spare)), constant_values=-1)
+    replay = None if rows.replay is None else by_layer(rows.replay[:, : inputs + spare])
     hidden, _, routing = forward_with_routing(model, params, router_bias, tokens, positions, replay=replay)
-    hidden, head = hidden[:, slots - 1 :], output_head(model, params)
-    return *token_logprobs(hidden, head, rows.tokens, temperature=temperature), routing
+    values = target_logprobs(model, params, hidden[:, slots - 1 : inputs], rows.tokens, temperature=temperature)
+    return *values, routing._replace(experts=routing.experts[:, :, :inputs])
 
 
 def completion_logprobs(model: ModelConfig, params, router_bias, rows: Rows, *, temperature=1.0):

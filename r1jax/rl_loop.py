@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from r1jax.config import UserError
 from r1jax.dynamic_sampling import Batch, draw_informative
 from r1jax.evaluation import (
     Codec,
@@ -87,7 +88,7 @@ def make_grpo_iteration(
       Metrics are floats.
 
     Raises:
-      UserError: a setting is for mixtures of experts, and the model is none.
+      UserError: the model is not one for which a setting is.
     """
     model, tokenizer, sampling = policy.model, policy.tokenizer, recorded_sampling(policy.model, config)
     sample = make_sampler(model, sampling, mesh, eos_ids=tokenizer.eos_ids)
@@ -207,6 +208,10 @@ def _layout(model, config: GrpoConfig, loss: Loss) -> Layout:
     if config.packing == "none":
         return padded_layout(model, loss, width=config.sampling.max_new_tokens, rows_at_a_time=config.rows_at_a_time)
     sharing = config.completions_a_prompt
+    if sharing > 1 and model.attention == "splash":
+        raise UserError(
+            "--grpo.packing shared_prompts needs masks that this model's attention 'splash' cannot make; take rows or none"
+        )
     return packed_layout(model, loss, sharing=sharing, rows_at_a_time=config.rows_at_a_time // sharing)
 
 

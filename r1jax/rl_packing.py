@@ -14,8 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from r1jax.models.config import ModelConfig
-from r1jax.models.transformer import forward_with_routing, output_head
-from r1jax.objectives import token_logprobs
+from r1jax.models.transformer import forward_with_routing, target_logprobs
 from r1jax.rl import GrpoRows, Rows, by_layer, count_routing_differences
 
 _TRIED = 64  # open rows that are looked at for one prompt: it bounds the search where many lack only predictions
@@ -97,7 +96,7 @@ def packed_logprobs(model: ModelConfig, params, router_bias, packed: PackedRows,
         segments=packed.segments, parents=packed.parents, replay=replay,
     )  # fmt: skip
     hidden = jnp.take_along_axis(hidden, packed.sources[..., None], axis=1)
-    values = token_logprobs(hidden, output_head(model, params), packed.targets, temperature=temperature)
+    values = target_logprobs(model, params, hidden, packed.targets, temperature=temperature)
     return *(_unpack(x, packed) for x in values), routing
 
 

@@ -23,8 +23,8 @@ from r1jax.data.streams import packed_stream
 from r1jax.data.tokenizer import Tokenizer
 from r1jax.metrics import JsonLines, read_json_lines, write_json
 from r1jax.models.config import Dtype, ModelConfig
-from r1jax.models.transformer import forward, output_head
-from r1jax.objectives import next_token_sums, token_logprobs
+from r1jax.models.transformer import forward, target_logprobs
+from r1jax.objectives import next_token_sums
 from r1jax.ops.masked import masked_sum
 from r1jax.optimizer import OptimizerConfig, make_optimizer
 from r1jax.policy import Policy, load_policy, start_training
@@ -143,7 +143,7 @@ def _begun(document: Document, begin: Sequence[int]) -> Document:
 def sft_loss(model: ModelConfig, params, router_bias, batch: TrainingRows, scalars) -> LossOutput:
     """Negative log-likelihood of the learned targets of packed rows."""
     hidden, _, load = forward(model, params, router_bias, batch.tokens, batch.positions, segments=batch.segments)
-    logprobs, entropy = token_logprobs(hidden, output_head(model, params), batch.targets)
+    logprobs, entropy = target_logprobs(model, params, hidden, batch.targets)
     loss, count = next_token_sums(logprobs, batch.loss_mask)
     return LossOutput(loss, count, {"entropy": masked_sum(entropy, batch.loss_mask)}, load)
 

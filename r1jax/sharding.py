@@ -14,6 +14,7 @@ MESH_AXES = ("data", "fsdp", "expert", "tensor", "sequence")
 RULES = {
     "batch": ("data", "fsdp", "expert"),
     "length": "sequence",
+    "length_of_targets": ("sequence", "tensor"),  # where each device has the whole vocabulary
     "embed_activation": None,
     "embed": "fsdp",
     "vocab": "tensor",
@@ -24,6 +25,7 @@ RULES = {
     "expert_mlp": "tensor",
     "q_lora": None,
     "kv_lora": None,
+    "lora": "fsdp",  # of the matrices that lead out of a compression; those that lead into it are cut along "embed"
     "layers": None,
 }
 
@@ -96,10 +98,21 @@ def constrain(x: jax.Array, axes) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, partition_spec(axes))
 
 
-def batch_parts() -> int:
-    """Into how many parts the mesh in force cuts a batch; 1 without a mesh."""
-    mesh = jax.sharding.get_abstract_mesh()
-    return 1 if mesh.empty else math.prod(mesh.shape[axis] for axis in RULES["batch"])
+def on_several_devices() -> bool:
+    """Whether a mesh of more than one device is in force."""
+    return jax.sharding.get_abstract_mesh().size > 1
+
+
+def count_ways(axis: str) -> int:
+    """Into how many parts a logical axis is cut on the mesh in force; 1 without a mesh."""
+    mesh, mesh_axes = jax.sharding.get_abstract_mesh(), RULES[axis] or ()
+    names = (mesh_axes,) if isinstance(mesh_axes, str) else mesh_axes
+    return 1 if mesh.empty else math.prod(mesh.shape[name] for name in names)
+
+
+def cut_axes(axis: str, size: int):
+    """Mesh axes along which `size` of a logical axis is cut on the mesh in force; None where it does not divide."""
+    return None if size % count_ways(axis) else RULES[axis]
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

@@ -36,8 +36,21 @@ DOORS = {
     "mismatch": set(),
     "grpo_config": {"config", "generation", "models", "optimizer", "sharding"},
     "dynamic_sampling": {"evaluation", "generation", "objectives"},
+    "aot": {
+        "config",
+        "data",
+        "generation",
+        "models",
+        "objectives",
+        "ops",
+        "optimizer",
+        "rl",
+        "sft_stage",
+        "sharding",
+        "train",
+    },
     "rl": {"generation", "models", "objectives", "ops", "train"},
-    "rl_packing": {"models", "objectives", "rl"},
+    "rl_packing": {"models", "rl"},
     "rl_layout": {"models", "rl", "rl_packing", "train"},
 }
 DOORS["provenance"] = {"config"}

@@ -151,6 +151,13 @@ def test_micro_batches_that_cut_groups_cannot_share_prompts(mesh):
     dataclasses.replace(CONFIG, packing="shared_prompts").check(mesh)
 
 
+def test_kernels_that_show_no_shared_prompts_are_refused_before_anything_runs(policy, mesh):
+    policy = policy._replace(model=dataclasses.replace(policy.model, attention="splash"))
+    config = dataclasses.replace(CONFIG, packing="shared_prompts")
+    with pytest.raises(UserError, match="shared_prompts.*'splash' cannot make; take rows or none"):
+        make_grpo_iteration(policy, None, None, mesh, config, seed=0, submit=SUBMIT, reward=coin)
+
+
 def test_first_updates_are_on_policy_and_sampler_agrees_with_trainer(policy, mesh):
     with jax.set_mesh(mesh):
         state, iteration = start(policy, mesh, SUBMIT)

@@ -10,7 +10,7 @@ from r1jax.models.cache import Cache, CacheDtype, Entries, encode_entries, encod
 from r1jax.models.config import ModelConfig
 from r1jax.models.mtp import mtp_with_cache
 from r1jax.models.transformer import forward_with_routing
-from r1jax.sharding import batch_parts
+from r1jax.sharding import count_ways
 
 
 class Prefixes(NamedTuple):
@@ -73,7 +73,7 @@ def prefill(
         cut = lambda axis, tree: jax.tree.map(lambda x: jax.lax.slice_in_dim(x, 0, slots, axis=axis), tree)
         return Prefixes(cut(2, fed.dense), cut(2, fed.moe), fed.hidden, cut(1, fed.experts), cut(2, fed.mtp))
 
-    count, parts = len(prompts), batch_parts()
+    count, parts = len(prompts), count_ways("batch")
     groups = -(-count // max(rows, parts))
     rows = -(-count // (groups * parts)) * parts
     split = lambda x: jnp.pad(x, [(0, groups * rows - count)] + [(0, 0)] * (x.ndim - 1)).reshape(

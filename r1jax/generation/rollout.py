@@ -15,7 +15,7 @@ from r1jax.generation.prefill import prefill, prompt_positions, shift_rows
 from r1jax.generation.slots import Decoding, Output, Requests, empty_slots
 from r1jax.models.cache import CacheDtype
 from r1jax.models.config import ModelConfig
-from r1jax.sharding import batch_parts, constrain
+from r1jax.sharding import constrain, count_ways
 
 __all__ = ["Progress", "Rollout", "decode", "generate", "partial_rollout", "prompt_positions", "unfinished"]
 
@@ -135,7 +135,7 @@ def partial_rollout(progress: Progress) -> Rollout:
 
 def _halved(slots: int, halvings: int) -> list[int]:
     """Numbers of slots, descending, each dividing over the devices that the batch is cut over."""
-    parts = batch_parts()
+    parts = count_ways("batch")
     return sorted({-(-(slots >> shift) // parts) * parts for shift in range(halvings + 1)} - {0}, reverse=True)
 
 

@@ -2,10 +2,12 @@
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from r1jax.models.cache import Entries
 from r1jax.models.config import ModelConfig
 from r1jax.models.layers import RMSNorm, linear, weight
+from r1jax.models.visibility import Visibility
 from r1jax.ops.attention import attend, grouped_attention, grouped_decode, latent_attend
 from r1jax.ops.rotary import (
     apply_rotary,
@@ -15,6 +17,8 @@ from r1jax.ops.rotary import (
     yarn_frequencies,
     yarn_temperature,
 )
+from r1jax.ops.splash import splash_attend
+from r1jax.sharding import cut_axes, on_several_devices
 
 
 class LatentAttention(nn.Module):
@@ -23,15 +27,13 @@ class LatentAttention(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, x, positions, mask, cache: Entries | None = None, cache_mask=None):
+    def __call__(self, x, visibility: Visibility, cache: Entries | None = None):
         """Attend from T new tokens to themselves and to what the cache holds.
 
         Args:
           x: [B, T, D], normed.
-          positions: [B, T] int32.
-          mask: [B, T, T] bool, new tokens seeing new tokens.
+          visibility: of the new tokens and the cache.
           cache: one layer's entries ([B, S, Hr], [B, S, R]), read only.
-          cache_mask: [B, T, S] bool.
 
         Returns:
           output [B, T, D], and the Entries of the new tokens ([B, T, Hr], [B, T, R]) for the caller to store.
@@ -39,12 +41,12 @@ class LatentAttention(nn.Module):
         config = self.config
         heads, nope, rope = config.num_heads, config.qk_nope_head_dim, config.qk_rope_head_dim
         frequencies, amplitude, scale = latent_rotary(config)
-        rotate = lambda x: apply_rotary(x, positions, frequencies, amplitude=amplitude)
+        rotate = lambda x: apply_rotary(x, visibility.positions, frequencies, amplitude=amplitude)
 
         query_in, query_axis = x, "embed"
         if config.q_lora_rank:
             q_down = weight(self, "q_down", (config.embed_dim, config.q_lora_rank), ("embed", "q_lora"), config)
-            query_in, query_axis = RMSNorm(config, axis="q_lora", name="q_norm")(linear(x, q_down, config)), "q_lora"
+            query_in, query_axis = RMSNorm(config, axis="q_lora", name="q_norm")(linear(x, q_down, config)), "lora"
         q_up = weight(self, "q_up", (query_in.shape[-1], heads, nope + rope), (query_axis, "heads", "head_dim"), config)
         query = linear(query_in, q_up, config)
         q_nope, q_rope = query[..., :nope], rotate(query[..., nope:])
@@ -55,23 +57,35 @@ class LatentAttention(nn.Module):
         rope_key = rotate(compressed[..., None, config.kv_lora_rank :])[..., 0, :]
 
         kv_up_shape = (config.kv_lora_rank, heads, nope + config.v_head_dim)
-        kv_up = weight(self, "kv_up", kv_up_shape, ("kv_lora", "heads", "head_dim"), config)
+        kv_up = weight(self, "kv_up", kv_up_shape, ("lora", "heads", "head_dim"), config)
         if cache is None:
             expanded = linear(latent, kv_up, config)
             shared = jnp.broadcast_to(rope_key[:, :, None], (*rope_key.shape[:2], heads, rope))
             key = jnp.concatenate([expanded[..., :nope], shared], axis=-1)
-            mixed = attend(jnp.concatenate([q_nope, q_rope], axis=-1), key, expanded[..., nope:], mask, scale=scale)
+            query = jnp.concatenate([q_nope, q_rope], axis=-1)
+            mixed = _attend_each_other(config, query, key, expanded[..., nope:], visibility, scale=scale)
         else:
             # kv_up as it is, whatever the precision: the released code dequantises it to absorb it.
             key_up, value_up = kv_up[..., :nope], kv_up[..., nope:]
             latent_query = jnp.einsum("btnh,rnh->btnr", q_nope, key_up)
-            parts = [(cache.value, cache.key, cache_mask), (latent, rope_key, mask)]
+            parts = [(cache.value, cache.key, visibility.cache_mask), (latent, rope_key, visibility.mask)]
             pooled = latent_attend(latent_query, q_rope, parts, scale=scale)
             mixed = jnp.einsum("btnr,rnh->btnh", pooled.astype(value_up.dtype), value_up)
 
         out_shape = (heads, config.v_head_dim, config.embed_dim)
         out = weight(self, "out", out_shape, ("heads", "head_dim", "embed"), config)
         return linear(mixed, out, config, contract=2), Entries(rope_key, latent)
+
+
+def _attend_each_other(config: ModelConfig, query, key, value, visibility: Visibility, *, scale: float):
+    """Attention of new tokens among themselves: [B, T, N, H] with [B, T, K, H] and [B, T, K, Hv]."""
+    if config.attention == "splash":
+        axes = [cut_axes("batch", len(query)), None, cut_axes("heads", query.shape[2])]
+        spec = PartitionSpec(*axes) if on_several_devices() else None
+        return splash_attend(query, key, value, visibility.segments, scale=scale, spec=spec)
+    if config.num_kv_heads:
+        return grouped_attention(query, [(key, value, visibility.mask)], scale=scale)
+    return attend(query, key, value, visibility.mask, scale=scale)
 
 
 def latent_rotary(config: ModelConfig):
@@ -106,7 +120,7 @@ class GroupedQueryAttention(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, x, positions, mask, cache: Entries | None = None, cache_mask=None):
+    def __call__(self, x, visibility: Visibility, cache: Entries | None = None):
         """Attend from T new tokens to themselves and to what the cache holds; contract of `LatentAttention`.
 
         The entries, cached and returned, are keys after rotation and values, [B, S, K * H] each.
@@ -120,17 +134,18 @@ class GroupedQueryAttention(nn.Module):
         query = _project(self, "query", x, config.num_heads, normed=config.qk_norm)
         key = _project(self, "key", x, config.num_kv_heads, normed=config.qk_norm)
         value = _project(self, "value", x, config.num_kv_heads, normed=False)
-        query, key = (apply_rotary_halves(heads, positions, frequencies) for heads in (query, key))
+        query, key = (apply_rotary_halves(heads, visibility.positions, frequencies) for heads in (query, key))
 
         flatten = lambda heads: heads.reshape(*heads.shape[:2], -1)
         entries, scale = Entries(flatten(key), flatten(value)), config.head_dim**-0.5
         if cache is None:
-            mixed = grouped_attention(query, [(key, value, mask)], scale=scale)
+            mixed = _attend_each_other(config, query, key, value, visibility, scale=scale)
         elif x.shape[1] == 1:
-            mixed = grouped_decode(query, [(*cache, cache_mask), (*entries, mask)], scale=scale)
+            parts = [(*cache, visibility.cache_mask), (*entries, visibility.mask)]
+            mixed = grouped_decode(query, parts, scale=scale)
         else:
             split = lambda flat: flat.reshape(*flat.shape[:2], config.num_kv_heads, config.head_dim)
-            parts = [(*map(split, cache), cache_mask), (key, value, mask)]
+            parts = [(*map(split, cache), visibility.cache_mask), (key, value, visibility.mask)]
             mixed = grouped_attention(query, parts, scale=scale)
 
         out_shape = (config.num_heads, config.head_dim, config.embed_dim)

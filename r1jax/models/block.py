@@ -1,37 +1,14 @@
-"""One layer, and what all layers know about positions."""
-
-from typing import NamedTuple
+"""One layer."""
 
 import flax.linen as nn
-import jax
-import jax.numpy as jnp
 
 from r1jax.models.attention import GroupedQueryAttention, LatentAttention
 from r1jax.models.cache import Entries, decode_entries
 from r1jax.models.config import ModelConfig
 from r1jax.models.layers import MLP, RMSNorm
 from r1jax.models.moe import MoE
-from r1jax.ops.attention import attention_mask
+from r1jax.models.visibility import Visibility
 from r1jax.sharding import constrain
-
-
-class Visibility(NamedTuple):
-    """What every layer needs to know about positions; the same for all layers."""
-
-    positions: jax.Array
-    mask: jax.Array
-    cache_mask: jax.Array | None
-    segments: jax.Array
-    """[B, T] int32, from 1; 0 for padding, which no expert's load counts."""
-
-
-def make_visibility(positions, segments, cache_positions=None, parents=None) -> Visibility:
-    """Who sees whom; arguments as `Transformer.__call__`, and the positions [B, S] that a cache holds."""
-    cache_mask = None if cache_positions is None else attention_mask(positions, cache_positions)
-    numbered = jnp.ones_like(positions) if segments is None else segments
-    numbered = jnp.where(positions >= 0, numbered, 0)
-    mask = attention_mask(positions, positions, segments, segments, parents)
-    return Visibility(positions, mask, cache_mask, numbered)
 
 
 class Block(nn.Module):
@@ -50,7 +27,7 @@ class Block(nn.Module):
         kind = GroupedQueryAttention if config.num_kv_heads else LatentAttention
         attention = kind(config, name="attention")
         cache = cache and decode_entries(cache, config.dtype)
-        mixed, entries = attention(normed, visibility.positions, visibility.mask, cache, visibility.cache_mask)
+        mixed, entries = attention(normed, visibility, cache)
         x = constrain(x + mixed, ("batch", "length", "embed_activation"))
         normed = RMSNorm(config, name="mlp_norm")(x)
         routing = None

@@ -104,8 +104,11 @@ class ModelConfig:
     """Unroll the layer scan: faster on CPU, where the backward pass of a loop is slow; compiles longer."""
     remat: bool = True
     """Recompute each layer's activations in the backward pass."""
-    expert_dispatch: Literal["ragged", "dense"] = "ragged"
-    """How experts run: sorted grouped products, or every expert on every token (small models on CPU)."""
+    attention: Literal["einsum", "splash"] = "einsum"
+    """How new tokens attend to each other: with all scores held, or by kernels for TPU that hold none."""
+    expert_dispatch: Literal["ragged", "megablox", "dense"] = "ragged"
+    """How experts run: sorted grouped products, the same by kernels for TPU, or every expert on every token (small
+    models on CPU)."""
     num_kv_heads: int = 0
     """Grouped-query attention: heads of keys and values, each shared by num_heads / num_kv_heads queries."""
     head_dim: int = 0
@@ -137,7 +140,11 @@ class ModelConfig:
             "precision must be 'dtype' or 'fp8'": self.precision in ("dtype", "fp8"),
             "fp8_scales must be 'float32' or 'power_of_two'": self.fp8_scales in ("float32", "power_of_two"),
             "fp8_products must be 'simulated' or 'native'": self.fp8_products in ("simulated", "native"),
-            "expert_dispatch must be 'ragged' or 'dense'": self.expert_dispatch in ("ragged", "dense"),
+            "attention must be 'einsum' or 'splash'": self.attention in ("einsum", "splash"),
+            "expert_dispatch must be 'ragged', 'megablox' or 'dense'": self.expert_dispatch
+            in ("ragged", "megablox", "dense"),
+            "expert_dispatch 'megablox' has no products in FP8": self.expert_dispatch != "megablox"
+            or self.precision == "dtype",
             "num_dense_layers must be between 0 and num_layers": 0 <= self.num_dense_layers <= self.num_layers,
             "num_dense_layers must be num_layers in a model without experts": self.num_experts
             or self.num_dense_layers == self.num_layers,

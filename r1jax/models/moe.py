@@ -9,9 +9,20 @@ import jax.numpy as jnp
 
 from r1jax.models.config import ModelConfig
 from r1jax.models.layers import MLP, fp8_recipe, weight
+from r1jax.ops.expert_parallel import ExpertAxes, experts_ring
 from r1jax.ops.fp8 import fp8_linear, fp8_ragged
-from r1jax.ops.moe import expert_load, experts_dense, experts_each, experts_ragged, route, sequence_balance
+from r1jax.ops.grouped import grouped_dot
+from r1jax.ops.moe import (
+    expert_load,
+    experts_dense,
+    experts_each,
+    experts_ragged,
+    experts_windowed,
+    route,
+    sequence_balance,
+)
 from r1jax.ops.wide import wide
+from r1jax.sharding import count_ways, cut_axes, on_several_devices
 
 
 class Routing(NamedTuple):
@@ -25,14 +36,35 @@ class Routing(NamedTuple):
     """[B, T, K] int32, the router's own choice for each token, the likeliest first; also where a replay replaced it."""
 
 
-def _choose_experts(config: ModelConfig):
-    """The function that runs the experts: by dispatch and precision."""
-    dense, recipe = config.expert_dispatch == "dense", fp8_recipe(config)
-    if recipe is None:
-        return experts_dense if dense else experts_ragged
-    if dense:
-        return partial(experts_each, dot=lambda x, w: fp8_linear(x, w, recipe))
-    return partial(experts_ragged, dot=lambda x, w, sizes: fp8_ragged(x, w, sizes, recipe))
+SLACK = 2
+"""Devices that share the experts make room for this many times the rows of an even load before they take more turns."""
+
+
+def _choose_experts(config: ModelConfig, ways: int):
+    """The function that runs one of `ways` shares of the experts: by dispatch and precision."""
+    recipe = fp8_recipe(config)
+    if config.expert_dispatch == "dense":
+        fp8 = lambda: partial(experts_each, dot=lambda x, w: fp8_linear(x, w, recipe))
+        return experts_dense if recipe is None else fp8()
+    if config.expert_dispatch == "megablox":
+        dot = grouped_dot
+    else:
+        dot = jax.lax.ragged_dot if recipe is None else lambda x, w, sizes: fp8_ragged(x, w, sizes, recipe)
+    windows = ways // SLACK
+    return partial(experts_windowed, windows=windows, dot=dot) if windows > 1 else partial(experts_ragged, dot=dot)
+
+
+def _run_experts(config: ModelConfig, x, indices, weights, gate, up, down):
+    """Weighted sum of the chosen experts' outputs, of the shape of `x`: [N, D], or on several devices, where the experts
+    stay where they are, [B, T, D]."""
+    run = _choose_experts(config, count_ways("experts"))
+    if not on_several_devices():
+        return run(x, indices, weights, gate, up, down)
+    axes = ExpertAxes(
+        cut_axes("batch", x.shape[0]) or (), cut_axes("length", x.shape[1]), cut_axes("experts", gate.shape[0]),
+        cut_axes("embed", gate.shape[1]), cut_axes("expert_mlp", gate.shape[2]),
+    )  # fmt: skip
+    return experts_ring(x, indices, weights, gate, up, down, run=run, axes=axes)
 
 
 class MoE(nn.Module):
@@ -61,7 +93,8 @@ class MoE(nn.Module):
         up = weight(self, "up", (experts, embed_dim, mlp_dim), ("experts", "embed", "expert_mlp"), config)
         down = weight(self, "down", (experts, mlp_dim, embed_dim), ("experts", "expert_mlp", "embed"), config)
 
-        tokens = x.reshape(-1, embed_dim)
+        # One axis of tokens, but where rows and lengths are cut over devices, each in its own way.
+        tokens = x if on_several_devices() else x.reshape(-1, embed_dim)
         softmax = config.router_score == "softmax"
         scores = (jax.nn.softmax if softmax else jax.nn.sigmoid)(tokens.astype(wide(tokens)) @ router)
         choose = partial(
@@ -78,9 +111,9 @@ class MoE(nn.Module):
         own, weights = choose()
         indices = own
         if replay is not None:
-            indices, weights = choose(replay=replay.reshape(-1, config.num_experts_per_token))
-        routed = _choose_experts(config)(tokens, indices, weights, gate, up, down).reshape(x.shape)
-        load = expert_load(indices, experts, (segments > 0).reshape(-1))
+            indices, weights = choose(replay=replay.reshape(own.shape))
+        routed = _run_experts(config, tokens, indices, weights, gate, up, down).reshape(x.shape)
+        load = expert_load(indices.reshape(-1, indices.shape[-1]), experts, (segments > 0).reshape(-1))
         by_row = scores.reshape(*x.shape[:2], experts)
         balance = sequence_balance(by_row, segments, num_selected=config.num_experts_per_token)
         if config.num_shared_experts:

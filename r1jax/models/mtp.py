@@ -4,11 +4,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from r1jax.models.block import Block, Visibility, make_visibility
+from r1jax.models.block import Block
 from r1jax.models.cache import Entries
 from r1jax.models.config import ModelConfig
 from r1jax.models.layers import RMSNorm, weight
 from r1jax.models.moe import Routing
+from r1jax.models.visibility import Visibility, make_visibility
 from r1jax.sharding import constrain
 
 
@@ -96,7 +97,7 @@ def mtp_with_cache(
 
 
 def _apply(config, params, router_bias, hidden, next_tokens, visibility, cache):
-    embedding = params["embedding"].astype(config.dtype)[next_tokens]
-    embedding = constrain(embedding, ("batch", "length", "embed_activation"))
+    rows = constrain(params["embedding"].astype(config.dtype), ("vocab", "embed_activation"))
+    embedding = constrain(rows[next_tokens], ("batch", "length", "embed_activation"))
     arguments = hidden, embedding, router_bias[-1], visibility, cache
     return MultiTokenPrediction(config).apply({"params": params["mtp"]}, *arguments)

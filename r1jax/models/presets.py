@@ -5,6 +5,14 @@ import dataclasses
 from r1jax.models.config import Llama3Rope, ModelConfig, Yarn
 
 
+def for_tpu(model: ModelConfig) -> ModelConfig:
+    """The model with the kernels for TPU; its numbers stay, but for rounding."""
+    grouped = model.num_experts and model.precision == "dtype"
+    return dataclasses.replace(
+        model, attention="splash", expert_dispatch="megablox" if grouped else model.expert_dispatch
+    )
+
+
 def miniature(vocab_size: int) -> ModelConfig:
     """The half-million-parameter model of the laptop experiments, laid out for CPU."""
     return ModelConfig(

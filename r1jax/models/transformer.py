@@ -4,13 +4,16 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from r1jax.models.block import Block, make_visibility
+from r1jax.models.block import Block
 from r1jax.models.cache import Cache, zero_entries
 from r1jax.models.config import ModelConfig
 from r1jax.models.layers import RMSNorm, weight
 from r1jax.models.moe import Routing
 from r1jax.models.mtp import init_mtp_params
-from r1jax.sharding import constrain
+from r1jax.models.visibility import make_visibility
+from r1jax.ops.logprobs import token_logprobs
+from r1jax.ops.placed_logprobs import TokenAxes, placed_token_logprobs
+from r1jax.sharding import constrain, cut_axes, on_several_devices
 
 
 def _stack(config: ModelConfig, *, routed: bool, length: int, name: str) -> nn.Module:
@@ -57,7 +60,11 @@ class Transformer(nn.Module):
         # The head is declared here and applied by the caller, so that no [B, T, V] logits need exist.
         if not config.tied_embeddings:
             weight(self, "head", (config.embed_dim, config.vocab_size), ("embed", "vocab"), config)
-        x = constrain(embedding[tokens], ("batch", "length", "embed_activation"))
+        if parents is not None and config.attention == "splash":
+            raise ValueError("attention 'splash' shows a token its own segment only: take 'einsum', or no parents")
+        # Looked up in whole rows: tokens and rows cut along the same mesh axis would make XLA gather all activations.
+        rows = constrain(embedding, ("vocab", "embed_activation"))
+        x = constrain(rows[tokens], ("batch", "length", "embed_activation"))
         visibility = make_visibility(positions, segments, None if cache is None else cache.positions, parents)
         empty = zero_entries(config, 0, *tokens.shape)
         dense, moe = empty, empty
@@ -81,6 +88,17 @@ def output_head(config: ModelConfig, params) -> jax.Array:
     """The [D, V] projection from hidden states to logits, in the compute dtype."""
     head = params["embedding"].T if config.tied_embeddings else params["head"]
     return head.astype(config.dtype)
+
+
+def target_logprobs(config: ModelConfig, params, hidden, targets, *, temperature=1.0):
+    """Log-probability of each target [B, T] after hidden states [B, T, D], and the entropy of each prediction."""
+    head = output_head(config, params)
+    if not on_several_devices():
+        return token_logprobs(hidden, head, targets, temperature=temperature)
+    batch, length = targets.shape
+    tokens = cut_axes("batch", batch) or (), cut_axes("length_of_targets", length) or ()
+    axes = TokenAxes(*tokens, cut_axes("embed", config.embed_dim), cut_axes("vocab", config.vocab_size))
+    return placed_token_logprobs(hidden, head, targets, axes=axes, temperature=temperature)
 
 
 def init_params(config: ModelConfig, key: jax.Array):

@@ -5,6 +5,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from r1jax.ops.wide import wide
+
 _MASKED = -jnp.inf
 
 
@@ -27,18 +29,18 @@ def route(
     2405.04434, section 2.2.2) takes a group's best score, no bias, and does not renormalise.
 
     Args:
-      scores: [N, E] float32 affinities in (0, 1), sigmoid (V3) or softmax (V2) of the router logits.
+      scores: [..., E] float32 affinities in (0, 1), sigmoid (V3) or softmax (V2) of the router logits.
       bias: [E] float32, added for the choice only; no gradient flows to it.
       num_selected: experts per token.
       num_groups, num_limited_groups: E is cut into `num_groups` equal groups, of which this many may be used.
       group_top: 2 in DeepSeek-V3, 1 in V2.
       normalize: the weights of a token are made to sum to 1 before they are scaled.
       scaling: multiplies the weights.
-      replay: [N, num_selected] int32, experts to take in place of the choice, as in the routing replay of arXiv
+      replay: [..., num_selected] int32, experts to take in place of the choice, as in the routing replay of arXiv
         2510.11370: weights, and the router's gradient, come from `scores` at these. A row that begins with -1 chooses.
 
     Returns:
-      indices [N, num_selected] int32, weights [N, num_selected] float32.
+      indices [..., num_selected] int32, weights [..., num_selected] float32.
     """
     choice = jax.lax.stop_gradient(scores) + jax.lax.stop_gradient(bias)
     if num_groups > num_limited_groups:
@@ -121,7 +123,7 @@ def experts_dense(x, indices, weights, gate, up, down):
 
     Args:
       x: [N, D] tokens.
-      indices, weights: [N, K] from `route`.
+      indices, weights: [N, K] from `route`; an index outside of [0, E) counts nothing.
       gate, up: [E, D, F]; down: [E, F, D].
 
     Returns:
@@ -131,8 +133,8 @@ def experts_dense(x, indices, weights, gate, up, down):
     combine = jnp.zeros((x.shape[0], num_experts), weights.dtype)
     for slot in range(indices.shape[-1]):
         combine += jax.nn.one_hot(indices[:, slot], num_experts, dtype=weights.dtype) * weights[:, slot, None]
-    wide = lambda w: w.transpose(1, 0, 2).reshape(embed_dim, num_experts * mlp_dim)
-    hidden = jax.nn.silu(x @ wide(gate)) * (x @ wide(up))
+    flat = lambda w: w.transpose(1, 0, 2).reshape(embed_dim, num_experts * mlp_dim)
+    hidden = jax.nn.silu(x @ flat(gate)) * (x @ flat(up))
     hidden = hidden.reshape(-1, num_experts, mlp_dim) * combine[..., None].astype(x.dtype)
     return hidden.reshape(x.shape[0], -1) @ down.reshape(num_experts * mlp_dim, embed_dim)
 
@@ -155,10 +157,54 @@ def experts_ragged(x, indices, weights, gate, up, down, *, dot=jax.lax.ragged_do
     the arguments of `jax.lax.ragged_dot`.
     """
     num_tokens, num_selected = indices.shape
-    flat = indices.reshape(-1)
-    order = jnp.argsort(flat, stable=True)
-    sizes = jnp.bincount(flat, length=gate.shape[0]).astype(jnp.int32)
-    rows = x[order // num_selected]
+    order, ends = _sort_by_expert(indices, gate.shape[0])
+    sizes = jnp.diff(ends, prepend=0)
+    # Masked on both sides: what a grouped product makes of rows beyond its groups, and of their slopes, is undefined.
+    own = (jnp.arange(order.size) < ends[-1])[:, None]
+    rows = jnp.where(own, x[order // num_selected], 0)
     out = swiglu(rows, gate, up, down, dot=lambda rows, w: dot(rows, w, sizes))
-    out = out[jnp.argsort(order)].reshape(num_tokens, num_selected, -1)
+    out = jnp.where(own, out, 0)[jnp.argsort(order)].reshape(num_tokens, num_selected, -1)
     return jnp.einsum("nkd,nk->nd", out, weights.astype(out.dtype))
+
+
+def experts_windowed(x, indices, weights, gate, up, down, *, windows: int, dot=jax.lax.ragged_dot):
+    """The same sum as `experts_ragged`, for a share of the experts that rarely gets more than a share of the tokens.
+
+    The sorted rows are cut into windows of equal length. Where the rows of these experts fit into the first, as they do
+    if experts are loaded about evenly, only that one is computed; else all are, one after the other. So it is dropless
+    without work or memory traffic for rows that are not there. Arguments and result as `experts_ragged`.
+    """
+    num_tokens, num_selected = indices.shape
+    order, ends = _sort_by_expert(indices, gate.shape[0])
+    length = -(-order.size // windows)
+    order = jnp.pad(order, (0, windows * length - order.size))
+
+    def window(arrays, start):
+        x, weights, *matrices = arrays
+        chosen = jax.lax.dynamic_slice_in_dim(order, start, length)
+        sizes = jnp.diff(jnp.clip(ends - start, 0, length), prepend=0)
+        own = (start + jnp.arange(length) < ends[-1])[:, None]
+        rows = jnp.where(own, x[chosen // num_selected], 0)
+        out = swiglu(rows, *matrices, dot=lambda rows, w: dot(rows, w, sizes))
+        out = jnp.where(own, out, 0) * weights.reshape(-1)[chosen, None].astype(out.dtype)
+        return jnp.zeros((num_tokens, out.shape[-1]), wide(x)).at[chosen // num_selected].add(out)
+
+    # Recomputed in the backward pass: a branch that is not taken must leave nothing to keep.
+    @jax.checkpoint
+    def first(arrays):
+        return window(arrays, 0)
+
+    @jax.checkpoint
+    def every(arrays):
+        add = jax.checkpoint(lambda total, start: (total + window(arrays, start), None))
+        return jax.lax.scan(add, jnp.zeros((num_tokens, x.shape[-1]), wide(x)), jnp.arange(windows) * length)[0]
+
+    return jax.lax.cond(ends[-1] <= length, first, every, (x, weights, gate, up, down)).astype(x.dtype)
+
+
+def _sort_by_expert(indices, num_experts: int):
+    """Places [N K] of the choices, by expert, those of experts outside of [0, E) last; and where each expert's end."""
+    flat = indices.reshape(-1)
+    flat = jnp.where((flat >= 0) & (flat < num_experts), flat, num_experts)
+    sizes = jnp.bincount(flat, length=num_experts + 1)[:num_experts]
+    return jnp.argsort(flat, stable=True), jnp.cumsum(sizes.astype(jnp.int32))

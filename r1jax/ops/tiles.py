@@ -53,7 +53,8 @@ def plan_tiles(
     Raises:
       ValueError: a chunk is not positive, or the shards do not divide the vocabulary.
     """
-    devices = jax.sharding.get_abstract_mesh().size or 1
+    mesh = jax.sharding.get_abstract_mesh()
+    devices = 1 if mesh.empty else math.prod(mesh.shape[name] for name in mesh.auto_axes)
     shards = math.gcd(vocab, devices) if vocab_shards is None else vocab_shards
     if shards < 1 or vocab % shards:
         raise ValueError(f"vocab_shards is {shards}; it must divide the vocabulary, {vocab}")

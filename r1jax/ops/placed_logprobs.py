@@ -1,0 +1,50 @@
+"""Log-probabilities of given tokens on a mesh, each device doing those of its own tokens."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+from r1jax.ops.logprobs import token_logprobs
+from r1jax.ops.wide import wide
+
+
+class TokenAxes(NamedTuple):
+    """Mesh axes, by name, along which the arrays are cut; () or None where they are not."""
+
+    batch: tuple[str, ...]
+    """Of tokens."""
+    length: tuple[str, ...]
+    """Of tokens; those of the vocabulary may be among them, for each device then has all of it."""
+    embed: str | None
+    """Of the head's first axis."""
+    vocab: str | None
+    """Of the head's second axis."""
+
+
+def placed_token_logprobs(hidden, head, targets, *, axes: TokenAxes, temperature=1.0):
+    """`token_logprobs` on the mesh in force: the head comes to the tokens, once, and its slope goes back, once.
+
+    Left to itself XLA moves the head, and adds up its slope over the devices, for every tile.
+
+    Args:
+      hidden: [B, T, D] final hidden states.
+      head: [D, V] output projection.
+      targets: [B, T] int32.
+      axes: of the mesh in force.
+      temperature: divides the logits; a traced number.
+
+    Returns:
+      (logprobs, entropy), both [B, T] float32, in nats.
+    """
+
+    def local(hidden, head, targets, temperature):
+        for place, names in enumerate((axes.embed, axes.vocab)):
+            head = jax.lax.all_gather(head, names, axis=place, tiled=True) if names else head
+        return token_logprobs(hidden, head, targets, temperature=temperature, vocab_shards=1)
+
+    tokens = PartitionSpec(axes.batch or None, axes.length or None)
+    in_specs = (tokens, PartitionSpec(axes.embed, axes.vocab), tokens, PartitionSpec())
+    placed = jax.shard_map(local, in_specs=in_specs, out_specs=(tokens, tokens), check_vma=False)
+    return placed(hidden, head, targets, jnp.asarray(temperature, wide(hidden)))

@@ -1,0 +1,62 @@
+"""Programs compiled for slices that are not there, against the figures kept in tpu_scripts/budgets."""
+
+import dataclasses
+import functools
+import importlib.util
+import json
+
+import pytest
+from conftest import ROOT
+
+from r1jax.models.config import read_model_config
+from r1jax.optimizer import OptimizerConfig
+from r1jax.sharding import MeshConfig
+
+pytest.importorskip("libtpu", reason="the TPU compiler is not installed: pip install -e '.[tpu]'")
+
+BUDGETS = ROOT / "tpu_scripts" / "budgets"
+FAST = [("deepseek_v3-v5p_8x8x8", "decode")]
+ALL = [
+    (path.stem, record["program"])
+    for path in sorted(BUDGETS.glob("*.json"))
+    for record in json.loads(path.read_text())["programs"]
+]
+
+
+@functools.cache
+def tool():
+    """tpu_scripts/aot_compile.py, which is no part of the package."""
+    spec = importlib.util.spec_from_file_location("aot_compile", ROOT / "tpu_scripts" / "aot_compile.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def read_config(record: dict, program: str):
+    """The configuration that a budget was made with, for one of its programs."""
+    nested = {"model": read_model_config, "optimizer": lambda fields: OptimizerConfig(**fields)}
+    nested |= dict.fromkeys(("mesh", "sampler_mesh"), lambda fields: MeshConfig(**fields))
+    fields = {name: nested.get(name, lambda value: value)(value) for name, value in record.items()}
+    return dataclasses.replace(tool().Config(**fields), programs=(program,), json="", hlo="")
+
+
+def check(name: str, program: str) -> None:
+    """The program needs no more than its budget says, and does what it did."""
+    budget = json.loads((BUDGETS / f"{name}.json").read_text())
+    (want,) = [record for record in budget["programs"] if record["program"] == program]
+    (got,) = tool().compile_all(read_config(budget["config"], program))
+    assert got["bytes"]["total"] <= 1.02 * want["bytes"]["total"] and got["headroom"] >= budget["config"]["headroom"]
+    for figure in ("flops", "hbm_bytes", "collective_bytes"):
+        assert got[figure] == pytest.approx(want[figure], rel=0.02), figure
+    assert not [c for c in got["collectives"] if c["suspicion"]] and not got["unknown"]
+
+
+@pytest.mark.parametrize(("name", "program"), FAST, ids=["-".join(pair) for pair in FAST])
+def test_a_program_is_within_its_budget(name, program):
+    check(name, program)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "program"), ALL, ids=["-".join(pair) for pair in ALL])
+def test_every_program_is_within_its_budget(name, program):
+    check(name, program)
