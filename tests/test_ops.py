@@ -15,6 +15,7 @@ from r1jax.ops.logprobs import token_logprobs
 from r1jax.ops.masked import masked_mean, masked_sum
 from r1jax.ops.moe import (
     expert_load,
+    experts_blocks,
     experts_dense,
     experts_ragged,
     max_violation,
@@ -270,7 +271,10 @@ def expert_case():
     return x, indices.astype(np.int32), weights.astype(np.float32), gate, up, down
 
 
-@pytest.mark.parametrize("run_experts", [experts_dense, experts_ragged])
+SMALL_BLOCKS = functools.partial(experts_blocks, block=3)
+
+
+@pytest.mark.parametrize("run_experts", [experts_dense, experts_ragged, experts_blocks, SMALL_BLOCKS])
 def test_experts_are_a_loop_over_tokens_and_choices(run_experts):
     x, indices, weights, gate, up, down = expert_case()
     expected = np.zeros((12, 6))
@@ -281,7 +285,7 @@ def test_experts_are_a_loop_over_tokens_and_choices(run_experts):
     np.testing.assert_allclose(jax.jit(run_experts)(x, indices, weights, gate, up, down), expected, atol=3e-5)
 
 
-def test_dense_and_ragged_experts_have_the_same_gradients():
+def test_experts_in_every_form_have_the_same_gradients():
     x, indices, *floats = expert_case()
 
     def gradients(run_experts):
@@ -289,8 +293,20 @@ def test_dense_and_ragged_experts_have_the_same_gradients():
             jnp.sin(run_experts(x, indices, weights, gate, up, down)))  # fmt: skip
         return jax.jit(jax.grad(objective, argnums=tuple(range(5))))(x, *floats)
 
-    for dense, ragged in zip(gradients(experts_dense), gradients(experts_ragged), strict=True):
-        np.testing.assert_allclose(dense, ragged, atol=2e-5 * np.abs(dense).max())
+    for form in (experts_ragged, SMALL_BLOCKS):
+        for dense, other in zip(gradients(experts_dense), gradients(form), strict=True):
+            np.testing.assert_allclose(dense, other, atol=2e-5 * np.abs(dense).max())
+
+
+@pytest.mark.parametrize("form", [experts_ragged, SMALL_BLOCKS])
+def test_experts_that_are_elsewhere_count_nothing(form):
+    """Some of the choices are of experts that are not among those given, as on a mesh."""
+    x, indices, weights, gate, up, down = expert_case()
+    here = (indices >= 1) & (indices < 3)
+    expected = experts_dense(x, indices, np.where(here, weights, 0), gate, up, down)
+    ours = form(x, indices - 1, weights, *(w[1:3] for w in (gate, up, down)))
+    assert 0 < here.sum() < here.size
+    np.testing.assert_allclose(ours, expected, atol=3e-5)
 
 
 def test_swiglu_is_one_expert():

@@ -37,8 +37,8 @@ class Config:
     """Sequences a step."""
     tokens: int = 256
     """Tokens of each."""
-    dispatch: Literal["dense", "ragged"] = "dense"
-    """How r1jax runs experts: all on every token, or sorted grouped products."""
+    dispatch: Literal["blocks", "dense", "ragged"] = "blocks"
+    """How r1jax runs experts: padded blocks of rows, all on every token, or sorted grouped products."""
     rounds: int = 5
     """Timed steps of every side, in turn."""
     transformers_python: str = ""

@@ -106,9 +106,9 @@ class ModelConfig:
     """Recompute each layer's activations in the backward pass."""
     attention: Literal["einsum", "splash"] = "einsum"
     """How new tokens attend to each other: with all scores held, or by kernels for TPU that hold none."""
-    expert_dispatch: Literal["ragged", "megablox", "dense"] = "ragged"
-    """How experts run: sorted grouped products, the same by kernels for TPU, or every expert on every token (small
-    models on CPU)."""
+    expert_dispatch: Literal["ragged", "megablox", "blocks", "dense"] = "ragged"
+    """How experts run: sorted grouped products; the same by kernels for TPU; padded blocks of one expert each, for many
+    tokens on CPU; or every expert on every token, for few tokens on CPU."""
     num_kv_heads: int = 0
     """Grouped-query attention: heads of keys and values, each shared by num_heads / num_kv_heads queries."""
     head_dim: int = 0
@@ -141,9 +141,10 @@ class ModelConfig:
             "fp8_scales must be 'float32' or 'power_of_two'": self.fp8_scales in ("float32", "power_of_two"),
             "fp8_products must be 'simulated' or 'native'": self.fp8_products in ("simulated", "native"),
             "attention must be 'einsum' or 'splash'": self.attention in ("einsum", "splash"),
-            "expert_dispatch must be 'ragged', 'megablox' or 'dense'": self.expert_dispatch
-            in ("ragged", "megablox", "dense"),
-            "expert_dispatch 'megablox' has no products in FP8": self.expert_dispatch != "megablox"
+            "expert_dispatch must be 'ragged', 'megablox', 'blocks' or 'dense'": self.expert_dispatch
+            in ("ragged", "megablox", "blocks", "dense"),
+            "expert_dispatch 'megablox' and 'blocks' have no products in FP8": self.expert_dispatch
+            in ("ragged", "dense")
             or self.precision == "dtype",
             "num_dense_layers must be between 0 and num_layers": 0 <= self.num_dense_layers <= self.num_layers,
             "num_dense_layers must be num_layers in a model without experts": self.num_experts

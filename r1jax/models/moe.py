@@ -14,6 +14,7 @@ from r1jax.ops.fp8 import fp8_linear, fp8_ragged
 from r1jax.ops.grouped import grouped_dot
 from r1jax.ops.moe import (
     expert_load,
+    experts_blocks,
     experts_dense,
     experts_each,
     experts_ragged,
@@ -46,6 +47,8 @@ def _choose_experts(config: ModelConfig, ways: int):
     if config.expert_dispatch == "dense":
         fp8 = lambda: partial(experts_each, dot=lambda x, w: fp8_linear(x, w, recipe))
         return experts_dense if recipe is None else fp8()
+    if config.expert_dispatch == "blocks":
+        return experts_blocks
     if config.expert_dispatch == "megablox":
         dot = grouped_dot
     else:
