@@ -154,6 +154,7 @@ for other, other_load, other_balance in results[1:]:
 """
 
 
+@pytest.mark.slow
 def test_the_bias_moves_alike_on_one_device_on_eight_and_in_micro_batches(environment):
     flags = f"{environment['XLA_FLAGS']} --xla_force_host_platform_device_count=8"
     command = [sys.executable, "-c", ON_EIGHT_DEVICES]

@@ -136,6 +136,7 @@ def test_diverged_run_keeps_the_last_good_checkpoint(experiment, tmp_path):
     assert kept == [0]
 
 
+@pytest.mark.slow
 def test_full_disk(experiment, finished_run, tmp_path):
     """On a real file system with no room left, mounted for the purpose where the machine allows it."""
     disk = tmp_path / "disk"

@@ -83,6 +83,7 @@ def test_killed_and_damaged(experiment, whole, tmp_path):
     assert process.returncode == 1 and "line 4 is of another evaluation" in " ".join(errors.split())
 
 
+@pytest.mark.slow
 def test_stopped_on_request(experiment, whole, tmp_path):
     workdir, options = tmp_path / "w", [*SMALL, "--sampling.prompts", 1]
     process = experiment("evaluate", "--workdir", workdir, *options)

@@ -177,6 +177,7 @@ def draw_rows() -> Rows:
     return Rows(*(x.astype(np.int32) for x in (prompts, lengths, rng.integers(0, 32, (4, 6)))), mask)
 
 
+@pytest.mark.slow
 def test_a_policy_with_splash_attention_scores_rows_padded_and_packed_as_with_einsum(monkeypatch):
     monkeypatch.setattr("r1jax.models.attention.splash_attend", functools.partial(splash_attend, interpret=True))
     rows, (boxed, bias) = draw_rows(), init_params(EINSUM, jax.random.key(0))

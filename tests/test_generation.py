@@ -207,7 +207,8 @@ def test_prompt_positions_count_from_the_first_token():
     assert prompt_positions(np.array([1, 3]), 3).tolist() == [[-1, -1, 0], [0, 1, 2]]
 
 
-@pytest.mark.parametrize("temperature", [pytest.param(1.0, marks=pytest.mark.slow), 0.5])
+@pytest.mark.slow
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
 def test_sampled_frequencies_follow_the_softmax(temperature):
     count, logits = 20_000, np.array([0.0, 1.0, -1.0, 2.0, 0.5, -3.0, 1.5], np.float32)
     draw = jax.jit(lambda keys: sample_tokens(keys, jnp.tile(logits, (count, 1)), temperature=temperature))

@@ -96,6 +96,7 @@ def test_ppo_and_its_gradients_by_loop():
         np.testing.assert_allclose(slope, by_nudge, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_values_of_tokens_are_the_scores_of_what_has_been_read():
     model = miniature(40)
     params, bias = init_reward_params(model, jax.random.key(0))

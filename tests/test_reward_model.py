@@ -91,6 +91,7 @@ def small():
 ROWS = [np.random.default_rng(n).integers(0, VOCAB, length) for n, length in enumerate((5, 9, 1, 7))]
 
 
+@pytest.mark.slow
 def test_scores_are_the_head_on_the_last_hidden_state(small):
     from r1jax.models.transformer import forward
 

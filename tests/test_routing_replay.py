@@ -199,6 +199,7 @@ def mesh():
     return make_mesh(MeshConfig())
 
 
+@pytest.mark.slow
 def test_the_loop_replays_and_counts(mesh):
     config = dataclasses.replace(tiny_policy.CONFIG, replay_routing=True, balance_weight=1e-3)
     with jax.set_mesh(mesh):
