@@ -126,7 +126,8 @@ def make_grpo_iteration(
         else:
             scored = layout.score(*weights, rows, sampling.temperature)
         old, counts = (scored, None) if experts is None else scored
-        ref = layout.score(*reference, rows._replace(recorded=None), sampling.temperature)
+        # Waited for, so that its seconds are not counted as those of the reward.
+        ref = jax.block_until_ready(layout.score(*reference, rows._replace(recorded=None), sampling.temperature))
         if counts is None:
             return old, ref, {}, places
         differing, known = np.asarray(counts, np.float64).sum(0)
