@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from r1jax.generation.rollout import Rollout, prompt_positions
+from r1jax.generation.prefill import prompt_positions
+from r1jax.generation.rollout import Rollout
 from r1jax.models.config import ModelConfig
 from r1jax.models.transformer import forward_with_routing, target_logprobs
 from r1jax.objectives import grpo_sums, log_ratio, token_ratio, truncated_importance
@@ -85,12 +86,6 @@ def routed_logprobs(model: ModelConfig, params, router_bias, rows: Rows, *, temp
     hidden, _, routing = forward_with_routing(model, params, router_bias, tokens, positions, replay=replay)
     values = target_logprobs(model, params, hidden[:, slots - 1 : inputs], rows.tokens, temperature=temperature)
     return *values, routing._replace(experts=routing.experts[:, :, :inputs])
-
-
-def completion_logprobs(model: ModelConfig, params, router_bias, rows: Rows, *, temperature=1.0):
-    """Log-probabilities and entropies of the completions' tokens, [B, T] each, and expert load [num_routers, E]."""
-    *values, routing = routed_logprobs(model, params, router_bias, rows, temperature=temperature)
-    return *values, routing.load
 
 
 def by_layer(experts):

@@ -22,7 +22,7 @@ from r1jax.evaluation import (
 )
 from r1jax.generation.sampler import make_sampler
 from r1jax.grpo_config import GrpoConfig, loss_scalars, recorded_sampling
-from r1jax.mismatch import compare, describe_tokens, worst_tokens
+from r1jax.mismatch import compare, describe_tokens, is_alarming, worst_tokens
 from r1jax.objectives import group_advantages
 from r1jax.policy import Policy
 from r1jax.rewards.combine import GroupRewards
@@ -57,7 +57,7 @@ class Experience(NamedTuple):
     groups: list[list[Response]]
     """Judged responses to each problem."""
     worst_tokens: list[dict]
-    """Where sampler and trainer differ most; see `describe_tokens`."""
+    """Where sampler and trainer differ most, if they differ alarmingly; see `describe_tokens`."""
 
 
 def make_grpo_iteration(
@@ -101,7 +101,7 @@ def make_grpo_iteration(
         """A batch, sampled, and a function that waits for its judged responses."""
         codec = asked.codec or tokenizer
         prompts = encode_prompts(codec, asked.prompts, sampling.prompt_slots)
-        rollout, texts = respond(partial(sample, weights, key=key), codec, asked.prompts, sampling.prompt_slots)
+        rollout, texts = respond(partial(sample, weights, key=key), codec, *prompts)
         clock.tick("rollout")
         judging = submit_groups(submit, asked.records, texts)
         clock.tick("reward")
@@ -163,8 +163,10 @@ def make_grpo_iteration(
         metrics |= compare(*compared) | routing
         if rollout.drafts is not None:
             metrics["draft_acceptance"] = float(rollout.accepted.sum() / max(rollout.drafts.sum(), 1))
-        places, codec = worst_tokens(*compared, WORST_TOKENS), asked.codec or tokenizer
-        worst = describe_tokens(places, rollout.tokens, *compared[:2], codec.decode)
+        worst, codec = [], asked.codec or tokenizer
+        if is_alarming(metrics, config.mismatch_alarm):
+            places = worst_tokens(*compared, WORST_TOKENS)
+            worst = describe_tokens(places, rollout.tokens, *compared[:2], codec.decode)
         clock.tick("scoring")
 
         groups = wait()

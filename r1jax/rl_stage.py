@@ -14,6 +14,7 @@ from r1jax.config import UserError, claim_workdir, to_dict
 from r1jax.doctor import diagnose
 from r1jax.evaluation import comparison_table, evaluation_batches, sample_record, summarize
 from r1jax.generation.sampler import make_sampler
+from r1jax.grpo_config import GrpoConfig
 from r1jax.metrics import JsonLines, read_json, read_json_lines, write_json
 from r1jax.mismatch import is_alarming, warning
 from r1jax.models.config import Dtype
@@ -24,7 +25,7 @@ from r1jax.report import write_report
 from r1jax.rewards.answer import final_answer
 from r1jax.rewards.verdict import Submit
 from r1jax.rl import grpo_batch_loss
-from r1jax.rl_loop import Asked, GrpoConfig, Loss, Reward, make_grpo_iteration
+from r1jax.rl_loop import Asked, Loss, Reward, make_grpo_iteration
 from r1jax.sharding import MeshConfig, make_mesh
 
 SHOWN_PROBLEMS = 12  # held-out problems whose responses before and after are kept in samples.jsonl

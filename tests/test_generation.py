@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from r1jax.generation.rollout import decode, generate, partial_rollout, prompt_positions, unfinished
+from r1jax.generation.prefill import prompt_positions
+from r1jax.generation.rollout import decode, generate, partial_rollout, unfinished
 from r1jax.generation.sampling import sample_tokens
 from r1jax.models.presets import miniature, student
 from r1jax.models.transformer import forward_with_routing, init_params
-from r1jax.rl import Rows, completion_logprobs
+from r1jax.rl import Rows, routed_logprobs
 
 EOS, SLOTS, LENGTH, GROUP = 2, 5, 12, 3
 CONFIG = dataclasses.replace(miniature(11), embed_dim=16, mlp_dim=16, num_heads=2, num_layers=2, q_lora_rank=8)
@@ -59,7 +60,7 @@ def rigged_head(logit):
     return params
 
 
-trainer = jax.jit(functools.partial(completion_logprobs, CONFIG))
+trainer = jax.jit(functools.partial(routed_logprobs, CONFIG))
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
@@ -72,11 +73,11 @@ def test_sampler_and_trainer_agree_on_the_log_probabilities(temperature):
         flat(out.tokens),
         flat(out.mask),
     )
-    logprobs, _, load = trainer(*weights(), rows, temperature=temperature)
+    logprobs, _, routing = trainer(*weights(), rows, temperature=temperature)
     mask = flat(out.mask)
     np.testing.assert_allclose(np.asarray(logprobs)[mask], flat(out.sampler_logprobs)[mask], atol=1e-5)
     tokens = rows.prompt_lengths.sum() + mask.sum() - len(mask)  # nothing is predicted from a last token
-    np.testing.assert_array_equal(load.sum(-1), tokens * CONFIG.num_experts_per_token)
+    np.testing.assert_array_equal(routing.load.sum(-1), tokens * CONFIG.num_experts_per_token)
     other, _, _ = trainer(*weights(), rows, temperature=0.8)
     assert np.abs(np.asarray(other) - logprobs)[mask].max() > 0.05
 
@@ -90,9 +91,9 @@ def test_sampler_and_trainer_agree_on_a_dense_student():
     flat = lambda x: np.asarray(x).reshape(-1, LENGTH)
     mask = flat(out.mask)
     rows = Rows(np.repeat(PROMPTS, GROUP, 0).astype(np.int32), np.repeat(PROMPT_LENGTHS, GROUP), flat(out.tokens), mask)
-    logprobs, _, load = jax.jit(functools.partial(completion_logprobs, DENSE))(params, bias, rows)
+    logprobs, _, routing = jax.jit(functools.partial(routed_logprobs, DENSE))(params, bias, rows)
     np.testing.assert_allclose(np.asarray(logprobs)[mask], flat(out.sampler_logprobs)[mask], atol=1e-5)
-    assert load.shape == bias.shape == (0, 0)
+    assert routing.load.shape == bias.shape == (0, 0)
 
 
 def test_recorded_experts_are_those_of_the_whole_sequence_without_a_cache():

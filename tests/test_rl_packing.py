@@ -17,7 +17,6 @@ from r1jax.objectives import gspo_sums
 from r1jax.rl import (
     GrpoRows,
     Rows,
-    completion_logprobs,
     count_routing_differences,
     grpo_batch_loss,
     padded_places,
@@ -69,7 +68,7 @@ def make_batch(seed: int, prompt_lengths, lengths) -> GrpoRows:
 PADDED = gradient_sums(partial(grpo_batch_loss, MODEL))
 PACKED = gradient_sums(partial(grpo_batch_loss, MODEL, logprobs_of=packed_logprobs))
 whole = quick(PADDED)
-padded_logprobs = quick(partial(completion_logprobs, MODEL))
+padded_logprobs = quick(partial(routed_logprobs, MODEL))
 PROGRAMS = {
     "padded": quick(sorted_by_length(PADDED, 2, LENGTHS)),
     "packed": quick(over_filled_rows(PACKED, 2)),

@@ -26,7 +26,7 @@ from r1jax.models.transformer import forward, init_params, output_head
 from r1jax.policy import freeze
 from r1jax.rewards.combine import GroupRewards
 from r1jax.rewards.verdict import judge_inline
-from r1jax.rl import Rows, completion_logprobs
+from r1jax.rl import Rows, routed_logprobs
 from r1jax.sharding import mesh_of_one
 
 EOS, SLOTS, LENGTH, GROUP, VOCABULARY = 2, 5, 12, 8, 6
@@ -99,7 +99,7 @@ def test_sampler_and_trainer_agree_on_the_log_probabilities():
     flat = lambda x: x.reshape(-1, LENGTH)
     repeated = np.repeat(PROMPTS, GROUP, 0), np.repeat(PROMPT_LENGTHS, GROUP)
     rows = Rows(*repeated, flat(out.tokens), flat(out.mask))
-    logprobs, _, _ = jax.jit(functools.partial(completion_logprobs, CONFIG))(*weights(), rows)
+    logprobs, _, _ = jax.jit(functools.partial(routed_logprobs, CONFIG))(*weights(), rows)
     np.testing.assert_allclose(np.asarray(logprobs)[rows.mask], flat(out.sampler_logprobs)[rows.mask], atol=1e-5)
 
 

@@ -54,21 +54,19 @@ def encode_prompts(tokenizer: Codec, prompts: Sequence[str], slots: int) -> tupl
 
 
 def respond(
-    sample: Callable[[np.ndarray, np.ndarray], Rollout], tokenizer: Codec, prompts: Sequence[str], slots: int
+    sample: Callable[[np.ndarray, np.ndarray], Rollout], tokenizer: Codec, prompts: np.ndarray, lengths: np.ndarray
 ) -> tuple[Rollout, list[list[str]]]:
-    """Sample completions of text prompts.
+    """Sample completions of prompts, as text too.
 
     Args:
       sample: (prompts [P, slots] int32, lengths [P]) -> Rollout.
-      tokenizer: encodes prompts and decodes completions.
-      prompts: P texts.
-      slots: width to which prompts are padded.
+      tokenizer: decodes completions.
+      prompts, lengths: of `encode_prompts`.
 
     Returns:
       The rollout as numpy arrays, and P lists of G texts.
     """
-    rollout = sample(*encode_prompts(tokenizer, prompts, slots))
-    rollout = jax.tree.map(np.asarray, rollout)
+    rollout = jax.tree.map(np.asarray, sample(prompts, lengths))
     texts = [
         [tokenizer.decode(tokens[mask]) for tokens, mask in zip(group_tokens, group_mask)]
         for group_tokens, group_mask in zip(rollout.tokens, rollout.mask)
@@ -128,7 +126,8 @@ def evaluation_batches(
         some = list(prompts[place : place + config.prompts])
         padded = some + [some[0]] * (config.prompts - len(some))
         key = jax.random.fold_in(root, place // config.prompts)
-        rollout, texts = respond(partial(sample, key=key), tokenizer, padded, config.prompt_slots)
+        encoded = encode_prompts(tokenizer, padded, config.prompt_slots)
+        rollout, texts = respond(partial(sample, key=key), tokenizer, *encoded)
         texts = texts[: len(some)]
         judging = submit_groups(submit, records[place : place + len(some)], texts)
         if waiting:
