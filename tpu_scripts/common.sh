@@ -57,6 +57,10 @@ parse() {
     fail "gcloud is not installed: https://cloud.google.com/sdk/docs/install, then 'gcloud auth login'"
 }
 
+check_slice() {
+  [[ " $SLICES " == *" $slice "* ]] || fail "--slice '$slice' is not one of: $SLICES"
+}
+
 # Run a command, or with --dry-run print it.
 run() {
   if $dry_run; then

@@ -14,7 +14,7 @@ END
 }
 
 parse "$@"
-[[ " $SLICES " == *" $slice "* ]] || fail "--slice '$slice' is not one of: $SLICES"
+check_slice
 case $slice in
   v5e-*) type=v5litepod-${slice#v5e-} runtime=v2-alpha-tpuv5-lite ;;
   v5p-*) type=$slice runtime=v2-alpha-tpuv5 ;;

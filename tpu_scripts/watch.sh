@@ -25,7 +25,7 @@ fi
 same=(--name "$name" --zone "$zone")
 [[ -z $project ]] || same+=(--project "$project")
 again=(--slice "$slice" "${spot[@]}")
-[[ " $SLICES " == *" $slice "* ]] || fail "--slice '$slice' is not one of: $SLICES"
+check_slice
 bring_back() {
   run "$here/delete.sh" "${same[@]}"
   run "$here/create.sh" "${same[@]}" "${again[@]}" && run "$here/setup.sh" "${same[@]}" &&
