@@ -15,15 +15,14 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # so that `python FILE` finds the sides
 
-from experiments.benchmarks.sides.compare import TORCH, TUNIX, Peer, ours, show, take_turns
+from experiments.benchmarks.sides.compare import TORCH, TUNIX, Comparison, Peer, ours, read_sizes, show, take_turns
 from experiments.benchmarks.sides.weights import EOS, PAD, draw_tokens, qwen2, write_weights
 from r1jax import launch
-from r1jax.config import UserError
 from r1jax.metrics import write_json
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Comparison):
     """A table of ratios, one for each shape."""
 
     shapes: tuple[str, ...] = ("4x4x64x128", "8x8x64x256")
@@ -34,24 +33,15 @@ class Config:
     """Layers of the Qwen2."""
     width: int = 256
     """Its embedding; the SwiGLU is four times as wide."""
-    rounds: int = 5
-    """Timed steps of every side, in turn."""
     tunix_python: str = ""
     """Interpreter of an environment with google-tunix; without it Tunix is left out."""
     trl_python: str = ""
     """Interpreter of an environment with trl; without it TRL is left out."""
-    tune_peers: bool = False
-    """Give the peers the allocator setting that r1jax has for itself."""
-    json: str = ""
-    """The same figures are written here."""
 
 
 def compare(config: Config, shape: str, peers: list[Peer]) -> dict[str, dict]:
     """Figures of one shape."""
-    try:
-        prompts, group, slots, length = (int(size) for size in shape.split("x"))
-    except ValueError as error:
-        raise UserError(f"--shapes must be like 4x4x64x128, not {shape}") from error
+    prompts, group, slots, length = read_sizes(shape, "4x4x64x128")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = write_weights(folder / "model", qwen2(config.vocab, config.layers, config.width))

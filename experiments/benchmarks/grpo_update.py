@@ -13,15 +13,14 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # so that `python FILE` finds the sides
 
-from experiments.benchmarks.sides.compare import TORCH, TUNIX, Peer, ours, show, take_turns
+from experiments.benchmarks.sides.compare import TORCH, TUNIX, Comparison, Peer, ours, read_sizes, show, take_turns
 from experiments.benchmarks.sides.weights import EOS, PAD, draw_tokens, qwen2, write_weights
 from r1jax import launch
-from r1jax.config import UserError
 from r1jax.metrics import write_json
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Comparison):
     """A table of ratios, one for each shape."""
 
     shapes: tuple[str, ...] = ("16x128x4096", "8x512x32768")
@@ -32,16 +31,10 @@ class Config:
     """Layers of the Qwen2."""
     width: int = 256
     """Its embedding; the SwiGLU is four times as wide. With a vocabulary of 4096 it has 6.03M parameters."""
-    rounds: int = 5
-    """Timed repeats of every side, in turn."""
     tunix_python: str = ""
     """Interpreter of an environment with google-tunix; without it Tunix is left out."""
     trl_python: str = ""
     """Interpreter of an environment with trl; without it TRL is left out."""
-    tune_peers: bool = False
-    """Give the peers the allocator setting that r1jax has for itself."""
-    json: str = ""
-    """The same figures are written here."""
 
 
 def write_rollouts(path: Path, config: Config, batch: int, length: int, vocab: int) -> Path:
@@ -62,10 +55,7 @@ def write_rollouts(path: Path, config: Config, batch: int, length: int, vocab: i
 
 def compare(config: Config, shape: str, peers: list[Peer]) -> dict:
     """Figures of one shape."""
-    try:
-        batch, length, vocab = (int(size) for size in shape.split("x"))
-    except ValueError as error:
-        raise UserError(f"--shapes must be like 8x512x32768, not {shape}") from error
+    batch, length, vocab = read_sizes(shape, "8x512x32768")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = write_weights(folder / "model", qwen2(vocab, config.layers, config.width))

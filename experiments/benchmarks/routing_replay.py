@@ -19,6 +19,7 @@ from r1jax.generation.sampler import SamplingConfig, make_sampler
 from r1jax.mismatch import compare
 from r1jax.models.config import Dtype
 from r1jax.policy import Policy, load_policy
+from r1jax.report.chain import mean_interval
 from r1jax.rl import experts_of, make_score, rows_of
 from r1jax.sharding import MeshConfig, make_mesh
 from r1jax.tasks import BASE_MODEL
@@ -26,8 +27,6 @@ from r1jax.tasks.countdown import draw_problems
 
 FIGURES = ("mismatch_kl", "mismatch_kl_k1", "sampler_mismatch", "sampler_mismatch_max", "mismatch_factor_max")
 FIGURES += ("mismatch_sequence", "decorrelation", "routing_difference")
-T95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
-"""Student's t, two-sided 95%, by the number of seeds."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +46,7 @@ class Config:
     max_new_tokens: int = 128
     """Longest completion, in tokens."""
     seeds: int = 10
-    """Rollouts, 2 to 10."""
+    """Rollouts, 2 or more."""
     json: str | None = None
     """Write the figures of every seed to this file."""
 
@@ -72,11 +71,6 @@ def measure(config: Config, policy: Policy, sample, score, seed: int) -> dict[st
     return results
 
 
-def interval(values) -> tuple[float, float]:
-    """Mean and half-width of its 95% interval (Student's t)."""
-    return float(np.mean(values)), float(T95[len(values)] * np.std(values, ddof=1) / np.sqrt(len(values)))
-
-
 def main(config: Config) -> None:
     mesh = make_mesh(MeshConfig())
     policy = load_policy(config.init, mesh, dtype=config.dtype)
@@ -94,8 +88,8 @@ def main(config: Config) -> None:
     table = Table(f"{config.dtype}, {config.seeds} seeds of {config.prompts} x {config.group_size}", *names, "ratio")
     for figure in FIGURES:
         values = {name: np.array([run[name][figure] for run in runs]) for name in names}
-        cells = ["{:.3g} ± {:.1g}".format(*interval(values[name])) for name in names]
-        ratio = interval(values[names[1]] / values[names[0]])
+        cells = ["{:.3g} ± {:.1g}".format(*mean_interval(values[name])) for name in names]
+        ratio = mean_interval(values[names[1]] / values[names[0]])
         table.add_row(figure, *cells, "{:.3f} ± {:.1g}".format(*ratio))
     launch.console.print(table)
     if config.json:

@@ -15,7 +15,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # so that `python FILE` finds the sides
 
-from experiments.benchmarks.sides.compare import TORCH, TUNIX, Peer, ours, show, take_turns
+from experiments.benchmarks.sides.compare import TORCH, TUNIX, Comparison, Peer, ours, show, take_turns
 from experiments.benchmarks.sides.weights import EOS, PAD, draw_tokens, qwen2, write_weights
 from r1jax import launch
 from r1jax.config import UserError
@@ -27,7 +27,7 @@ NEVER = [-1]
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Comparison):
     """Tokens a second of three samplers, as ratios, and our share of what the machine could do."""
 
     vocab: int = 4096
@@ -52,16 +52,10 @@ class Config:
     """How often r1jax halves its slots when requests run out."""
     widths: int = 4
     """Into how many parts r1jax cuts its cache; a step reads only those that hold something."""
-    rounds: int = 5
-    """Timed repeats of every side, in turn."""
     tunix_python: str = ""
     """Interpreter of an environment with google-tunix; without it Tunix is left out."""
     transformers_python: str = ""
     """Interpreter of an environment with torch and transformers; without it transformers is left out."""
-    tune_peers: bool = False
-    """Give the peers the allocator setting that r1jax has for itself."""
-    json: str = ""
-    """The same figures are written here."""
 
 
 def floor(config: Config, model: ModelConfig, machine: dict) -> dict:

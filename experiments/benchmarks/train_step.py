@@ -14,7 +14,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # so that `python FILE` finds the sides
 
-from experiments.benchmarks.sides.compare import TORCH, Peer, ours, show, take_turns
+from experiments.benchmarks.sides.compare import TORCH, Comparison, Peer, ours, show, take_turns
 from experiments.benchmarks.sides.weights import draw_tokens, write_weights
 from r1jax import launch
 from r1jax.metrics import write_json
@@ -22,7 +22,7 @@ from r1jax.models.config import ModelConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Comparison):
     """Tokens a second as ratios; by default of about 20M parameters, of which a token uses 10M."""
 
     vocab: int = 8192
@@ -39,14 +39,8 @@ class Config:
     """Tokens of each."""
     dispatch: Literal["blocks", "dense", "ragged"] = "blocks"
     """How r1jax runs experts: padded blocks of rows, all on every token, or sorted grouped products."""
-    rounds: int = 5
-    """Timed steps of every side, in turn."""
     transformers_python: str = ""
     """Interpreter of an environment with torch and transformers; without it transformers is left out."""
-    tune_peers: bool = False
-    """Give the peer the allocator setting that r1jax has for itself."""
-    json: str = ""
-    """The same figures are written here."""
 
 
 def make_model(config: Config) -> ModelConfig:

@@ -94,7 +94,8 @@ def seeds_table(roots: Sequence[str | Path]) -> str:
     lines = ["| | " + " | ".join(columns[name] for name in names) + " |", "|---" * (len(names) + 1) + "|"]
 
     def line(label: str, value: Callable[[dict], float]) -> None:
-        cells = [_over_seeds([value(chain[name]) for chain in chains]) for name in names]
+        figures = (mean_interval([value(chain[name]) for chain in chains]) for name in names)
+        cells = [f"{mean:.1f} ± {half:.1f}" for mean, half in figures]
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
 
     for title, families in ROWS.items():
@@ -107,11 +108,10 @@ def seeds_table(roots: Sequence[str | Path]) -> str:
     return "\n".join(lines)
 
 
-def _over_seeds(values: Sequence[float]) -> str:
-    """Mean and 95% interval of the mean of independent runs."""
-    mean, runs = np.mean(values), len(values)
-    half = stdtrit(runs - 1, 0.975) * np.std(values, ddof=1) / np.sqrt(runs)
-    return f"{mean:.1f} ± {half:.1f}"
+def mean_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Mean of two or more independent runs, and the half-width of its 95% interval by Student's t."""
+    runs = len(values)
+    return float(np.mean(values)), float(stdtrit(runs - 1, 0.975) * np.std(values, ddof=1) / np.sqrt(runs))
 
 
 def _scale(metric: str) -> int:

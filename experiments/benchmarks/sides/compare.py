@@ -20,6 +20,33 @@ TORCH = "python3.11 -m venv ENV && ENV/bin/pip install torch==2.13.0 transformer
 
 
 @dataclasses.dataclass(frozen=True)
+class Comparison:
+    """What every comparison can be told."""
+
+    rounds: int = 5
+    """Timed repeats of every side, in turn."""
+    tune_peers: bool = False
+    """Give the peers the allocator setting that r1jax has for itself."""
+    json: str = ""
+    """The same figures are written here."""
+
+
+def read_sizes(shape: str, example: str) -> list[int]:
+    """Sizes such as 4x4x64x128, as many as the example has.
+
+    Raises:
+      UserError: they are not.
+    """
+    try:
+        sizes = [int(size) for size in shape.split("x")]
+    except ValueError:
+        sizes = []
+    if len(sizes) != len(example.split("x")):
+        raise UserError(f"--shapes must be like {example}, not {shape}")
+    return sizes
+
+
+@dataclasses.dataclass(frozen=True)
 class Peer:
     """Who is compared with ours."""
 

@@ -78,7 +78,7 @@ def naive_update(settings: dict) -> tuple[Run, dict]:
     import jax
     import jax.numpy as jnp
 
-    from r1jax.generation.rollout import prompt_positions
+    from r1jax.generation.prefill import prompt_positions
     from r1jax.models.transformer import forward, output_head
     from r1jax.objectives import grpo_sums
     from r1jax.train import LossOutput
