@@ -19,11 +19,12 @@ from r1jax.evaluation.judges import judges_of, open_judges
 from r1jax.evaluation.problems import PromptForm
 from r1jax.evaluation.problems import ask as put
 from r1jax.generation.sampler import SamplingConfig
+from r1jax.grpo_config import GrpoConfig
 from r1jax.optimizer import OptimizerConfig
 from r1jax.rewards.combine import GroupRewards, Term, combine_groups
 from r1jax.rewards.format import format_reward
 from r1jax.rewards.verdict import judge_inline
-from r1jax.rl_loop import Asked, GrpoConfig, Reward
+from r1jax.rl_loop import Asked, Reward
 from r1jax.rl_stage import RlStageConfig, run_rl_stage
 from r1jax.tasks import BASE_MODEL, STUDENT_MODEL, WORLD_MODEL
 from r1jax.tasks.countdown import countdown_reward, draw_problems

@@ -13,9 +13,10 @@ from r1jax.data.prompts import chat_prompt
 from r1jax.evaluation import Response
 from r1jax.evaluation.judges import judges_of, open_judges
 from r1jax.generation.sampler import SamplingConfig
+from r1jax.grpo_config import GrpoConfig
 from r1jax.optimizer import OptimizerConfig
 from r1jax.rewards.combine import GroupRewards, Term, combine_groups
-from r1jax.rl_loop import Asked, GrpoConfig
+from r1jax.rl_loop import Asked
 from r1jax.rl_stage import RlStageConfig, run_rl_stage
 from r1jax.tasks.families import draw_records, read_parts
 

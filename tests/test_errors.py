@@ -12,8 +12,8 @@ from conftest import SMALL
 
 from r1jax import checkpoint
 from r1jax.config import UserError, claim_workdir
+from r1jax.grpo_config import GrpoConfig
 from r1jax.optimizer import OptimizerConfig
-from r1jax.rl_loop import GrpoConfig
 from r1jax.rl_stage import RlStageConfig
 from r1jax.sharding import MeshConfig
 

@@ -14,6 +14,7 @@ from conftest import QUICK_COMPILE, SMALL
 from r1jax.config import UserError
 from r1jax.data.prompts import r1_zero_prompt
 from r1jax.generation.sampler import SamplingConfig
+from r1jax.grpo_config import GrpoConfig
 from r1jax.metrics import read_json_lines
 from r1jax.models.transformer import init_params
 from r1jax.optimizer import OptimizerConfig, make_optimizer
@@ -24,7 +25,7 @@ from r1jax.rewards.judgement import OUTCOMES, Judgement
 from r1jax.rewards.pool import RewardPool
 from r1jax.rewards.verdict import judge_inline
 from r1jax.rl import GrpoRows, Rows, completion_lengths, grpo_batch_loss, make_score, sorted_by_length
-from r1jax.rl_loop import Asked, GrpoConfig, make_grpo_iteration
+from r1jax.rl_loop import Asked, make_grpo_iteration
 from r1jax.sharding import MeshConfig, make_mesh
 from r1jax.tasks import BASE_MODEL
 from r1jax.tasks.countdown import countdown_reward, draw_problems

@@ -9,12 +9,13 @@ import numpy as np
 from r1jax.data.prompts import r1_zero_prompt
 from r1jax.data.tokenizer import load_tokenizer
 from r1jax.generation.sampler import SamplingConfig
+from r1jax.grpo_config import GrpoConfig
 from r1jax.models.presets import miniature
 from r1jax.models.transformer import init_params
 from r1jax.optimizer import OptimizerConfig, make_optimizer
 from r1jax.policy import Policy
 from r1jax.rewards.judgement import Judgement
-from r1jax.rl_loop import Asked, GrpoConfig, make_grpo_iteration
+from r1jax.rl_loop import Asked, make_grpo_iteration
 from r1jax.tasks import BASE_MODEL
 from r1jax.tasks.countdown import draw_problems
 from r1jax.train import init_train_state

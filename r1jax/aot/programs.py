@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
 from r1jax.data.packing import TrainingRows
-from r1jax.generation.rollout import prompt_positions
+from r1jax.generation.prefill import prompt_positions
 from r1jax.generation.sampling import sample_tokens
 from r1jax.models.cache import Cache, init_cache, write_cache
 from r1jax.models.config import ModelConfig

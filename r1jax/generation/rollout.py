@@ -11,13 +11,11 @@ import jax.numpy as jnp
 from r1jax.config import UserError
 from r1jax.generation import speculative as speculation
 from r1jax.generation.decode import State, advance, shrink
-from r1jax.generation.prefill import prefill, prompt_positions, shift_rows
+from r1jax.generation.prefill import prefill, shift_rows
 from r1jax.generation.slots import Decoding, Output, Requests, empty_slots
 from r1jax.models.cache import CacheDtype
 from r1jax.models.config import ModelConfig
 from r1jax.sharding import constrain, count_ways
-
-__all__ = ["Progress", "Rollout", "decode", "generate", "partial_rollout", "prompt_positions", "unfinished"]
 
 
 class Rollout(NamedTuple):

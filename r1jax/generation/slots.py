@@ -114,10 +114,12 @@ def empty_slots(config: ModelConfig, decoding: Decoding, requests: Requests, cou
 
 
 def cache_layers(config, cache) -> Layers:
+    """The entries of a Cache, or of Prefixes, as a decoding loop carries them."""
     return separate(config, cache.dense), separate(config, cache.moe)
 
 
 def by_rows(x):
+    """Entries [L, B, ...] laid over the mesh by rows."""
     return constrain(x, ("layers", "batch", None, None))
 
 

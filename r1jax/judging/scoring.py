@@ -9,7 +9,7 @@ import numpy as np
 from r1jax.config import UserError
 from r1jax.data.prompts import pad_prompts
 from r1jax.data.tokenizer import Tokenizer
-from r1jax.generation.rollout import prompt_positions
+from r1jax.generation.prefill import prompt_positions
 from r1jax.models.config import ModelConfig
 from r1jax.models.transformer import forward, output_head
 from r1jax.ops.logprobs import token_logprobs

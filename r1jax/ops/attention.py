@@ -94,7 +94,7 @@ def grouped_decode(query, parts, *, scale: float) -> jax.Array:
       scale: multiplies the scores.
 
     Returns:
-      [B, 1, N, H], dtype of the values. Scores and softmax are float32.
+      [B, 1, N, H], dtype of the values. Scores and softmax are float32 or wider.
     """
     batch, _, heads, width = query.shape
     kv_heads = parts[0][0].shape[2] // width
@@ -102,13 +102,13 @@ def grouped_decode(query, parts, *, scale: float) -> jax.Array:
     spread = jnp.where(own, query[:, 0, :, None], 0).reshape(batch, heads, -1)
     scores = []
     for key, _, mask in parts:
-        score = jnp.einsum("bsc,bnc->bsn", key, spread, preferred_element_type=jnp.float32) * scale
+        score = jnp.einsum("bsc,bnc->bsn", key, spread, preferred_element_type=wide(query)) * scale
         scores.append(jnp.where(mask, score.transpose(0, 2, 1), _MASKED))
     weights = jax.nn.softmax(jnp.concatenate(scores, axis=-1), axis=-1)
     mixed, start = 0.0, 0
     for _, value, _ in parts:
         share = weights[..., start : start + value.shape[1]].astype(value.dtype)
-        mixed += jnp.einsum("bns,bsc->bnc", share, value, preferred_element_type=jnp.float32)
+        mixed += jnp.einsum("bns,bsc->bnc", share, value, preferred_element_type=wide(value))
         start += value.shape[1]
     mixed = jnp.where(own, mixed.reshape(batch, heads, kv_heads, width), 0.0).sum(2)
     return mixed[:, None].astype(parts[0][1].dtype)
