@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from r1jax.generation.prefill import Prefixes, feed, token_experts
 from r1jax.generation.sampling import sample_tokens
 from r1jax.generation.slots import Decoding, Output, Requests, Slots, cache_layers, emit, first_slots, keep
-from r1jax.models.cache import Cache, Entries, encode_like, together, write_token
+from r1jax.models.cache import Cache, Entries, encode_like, write_token
 from r1jax.models.config import ModelConfig
+from r1jax.models.stacking import join_params, separate_params, together
 from r1jax.models.transformer import forward_with_routing, output_head
 
 
@@ -70,7 +71,7 @@ def _feed_known(config, decoding, params, router_bias, requests, output, slots: 
     tokens = jnp.take_along_axis(output.tokens[request], jnp.clip(places, 0, output.tokens.shape[1] - 1), axis=1)
     pad = lambda x: jnp.pad(x[:, row], ((0, 0), (0, 0), (0, -width % decoding.chunk), (0, 0)))
     prefixes = Prefixes(*map(together, jax.tree.map(pad, slots.entries)), slots.hidden[row], None)
-    fed = feed(config, params, router_bias, tokens, start, stop, prefixes, chunk=decoding.chunk)
+    fed = feed(config, join_params(params), router_bias, tokens, start, stop, prefixes, chunk=decoding.chunk)
     back = lambda old, new: old.at[:, slot].set(new[:, :, :width], mode="drop")
     entries = jax.tree.map(back, slots.entries, cache_layers(config, fed))
     return slots._replace(entries=entries, hidden=slots.hidden.at[slot].set(fed.hidden, mode="drop"))
@@ -106,12 +107,15 @@ def _step(config, decoding: Decoding, params, router_bias, temperature, total: i
 
 
 def run_model(config, decoding: Decoding, params, router_bias, slots: Slots, tokens, live):
-    """The model on the next tokens [B, T] of every slot: hidden [B, T, D], their Cache, their Routing."""
+    """The model on the next tokens [B, T] of every slot: hidden [B, T, D], their Cache, their Routing.
+
+    As everywhere inside the loop, `params` are those of `separate_params`.
+    """
     positions = jnp.where(live[:, None], slots.filled[:, None] + jnp.arange(tokens.shape[1]), -1)
 
     def run(entries, places):
         cache = Cache(*map(together, entries), places)
-        return forward_with_routing(config, params, router_bias, tokens, positions, cache=cache)
+        return forward_with_routing(config, join_params(params), router_bias, tokens, positions, cache=cache)
 
     return read_cache(decoding, run, slots.entries, jnp.where(live, slots.filled, 0))
 
@@ -138,6 +142,7 @@ def advance(
     One program for many steps: the refilling of slots is part of it. Returns the State and its (steps, rows that are
     decoded, requests that wait), for the host.
     """
+    params = separate_params(config, params)
     step = partial(_step, config, decoding, params, router_bias, temperature, len(requests.queue))
     put_in = partial(refill, config, decoding, params, router_bias, requests)
     return drive(decoding, requests, state, step, put_in, until=until, stop_at=stop_at)

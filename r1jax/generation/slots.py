@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from r1jax.generation.prefill import Prefixes
-from r1jax.models.cache import CacheDtype, Entries, init_cache, separate
+from r1jax.models.cache import CacheDtype, Entries, init_cache
 from r1jax.models.config import ModelConfig
+from r1jax.models.stacking import separate
 from r1jax.sharding import constrain
 
 

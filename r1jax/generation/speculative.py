@@ -23,6 +23,7 @@ from r1jax.generation.slots import Decoding, Output, Requests, Slots, by_rows, c
 from r1jax.models.cache import CacheDtype, Entries, encode_like, write_token, zero_entries
 from r1jax.models.config import ModelConfig
 from r1jax.models.mtp import mtp_with_cache
+from r1jax.models.stacking import separate_params
 from r1jax.models.transformer import output_head
 from r1jax.sharding import constrain
 
@@ -225,6 +226,7 @@ def advance(
     *, temperature, until, stop_at,
 ):  # fmt: skip
     """As `r1jax.generation.decode.advance`, with speculation."""
+    params = separate_params(config, params)
     step = partial(_step, config, decoding, params, router_bias, temperature, len(requests.queue))
     refill = partial(_refill, config, decoding, params, router_bias, temperature, requests)
     return decode.drive(decoding, requests, state, step, refill, until=until, stop_at=stop_at)

@@ -101,20 +101,6 @@ def encode_like(new: Entries, stored: Entries) -> Entries:
     return Entries(*(x.astype(part.dtype) for x in new))
 
 
-def separate(config: ModelConfig, entries: Entries) -> tuple[Entries, ...]:
-    """Entries [L, ...] as a loop should carry them: layer by layer where layers are unrolled, for there a product can
-    read a layer's own array as it lies, and must copy a slice of a stack; as they are where layers are scanned."""
-    layers = len(jax.tree.leaves(entries)[0])
-    if not config.unroll_layers or not layers:
-        return (entries,)
-    return tuple(jax.tree.map(lambda x, layer=layer: x[layer : layer + 1], entries) for layer in range(layers))
-
-
-def together(parts: tuple[Entries, ...]) -> Entries:
-    """The reverse of `separate`; XLA reads the parts where the whole is only sliced again."""
-    return jax.tree.map(lambda *layers: jnp.concatenate(layers), *parts)
-
-
 def write_cache(cache: Cache, new: Cache, slot) -> Cache:
     """Write the entries of T new tokens at slots [slot, slot + T). Inside a loop XLA does this in place.
 
