@@ -121,7 +121,7 @@ def cache_layers(config, cache) -> Layers:
 
 def by_rows(x):
     """Entries [L, B, ...] laid over the mesh by rows."""
-    return constrain(x, ("layers", "batch", None, None))
+    return constrain(x, ("layers", "batch"))
 
 
 def emit(decoding: Decoding, slots: Slots, output: Output, token, logprob, where) -> tuple[Slots, Output]:
