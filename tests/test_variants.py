@@ -2,9 +2,7 @@
 
 import functools
 import itertools
-import re
 from math import exp
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -278,14 +276,6 @@ def test_expected_values_of_the_estimators():
     assert float(jnp.sum(chances * ob.k3(x))) == pytest.approx(truth, rel=1e-6)
     assert abs(float(jnp.sum(chances * ob.k2(x))) - truth) > 0.1
     assert np.all(np.asarray(ob.k3(x)) >= 0) and np.any(np.asarray(ob.k1(x)) < 0)
-
-
-def test_the_code_on_the_page_runs():
-    page = Path(__file__).parent.parent / "docs" / "objectives.md"
-    blocks = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
-    assert len(blocks) == 4
-    for block in blocks:
-        exec(block, {})
 
 
 # Advantages
