@@ -10,6 +10,11 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
+from r1jax.evaluation import Response
+from r1jax.metrics import JsonLines, write_json
+from r1jax.sharding import make_mesh
+from r1jax.tasks.countdown import candidates
+
 NOTEBOOKS = sorted((ROOT / "experiments" / "notebooks").glob("*.ipynb"))
 SWITCH = "SMALL = False  # @param"
 
@@ -71,7 +76,9 @@ def test_cells_import_the_library_and_copy_nothing_of_it(path):
     imported |= {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     assert any(name.startswith("r1jax.") for name in imported)
     assert not any(name.startswith(("experiments", "tests")) for name in imported)  # the wheel has neither
-    library = {body: name for file in (ROOT / "r1jax").rglob("*.py") for body, name in bodies_of(file.read_text()).items()}
+    library = {
+        body: name for file in (ROOT / "r1jax").rglob("*.py") for body, name in bodies_of(file.read_text()).items()
+    }
     bodies = bodies_of(source)
     assert bodies and not [bodies[body] for body in bodies.keys() & library.keys()]
 
@@ -81,6 +88,35 @@ def test_the_losses_learn_in_somebody_elses_loop(tmp_path, monkeypatch):
     bandit, model = scope["bandit_rewards"], scope["model_rewards"]
     assert np.mean(bandit[:5]) < 0.2 and np.mean(bandit[-5:]) > 0.8
     assert np.mean(model[:3]) < 0.65 and np.mean(model[-3:]) > np.mean(model[:3]) + 0.2
+
+
+def test_small_ablations_give_the_stage_what_it_takes(tmp_path, monkeypatch):
+    """All cells, with a stage that uses what it is given and writes the files of one that has run."""
+    seen = []
+
+    def use(config, experiment, *, init, ask, submit, reward):
+        config.grpo.check(make_mesh(config.mesh))
+        asked = ask(1, "train", 2, np.random.default_rng(0))
+        numbers, target = asked.records[0]["numbers"], asked.records[0]["target"]
+        solved = next(text for text, value in candidates(numbers) if value == target)
+        texts = [f"<think> yes </think> <answer> {solved} </answer>", "<think> no"]
+        verdicts = submit([asked.records[0]] * 2, texts).result()
+        group = [Response(text, 1, True, judged) for text, judged in zip(texts, verdicts, strict=True)]
+        assert reward(1, asked, [group], np.random.default_rng(0)).rewards.tolist() == [[2.0, 0.0]]
+        seen.append(config)
+        row = dict.fromkeys(("accuracy", "mean_response_tokens", "entropy", "kl"), 0.5)
+        workdir = Path(config.workdir)
+        workdir.mkdir(parents=True)
+        JsonLines(workdir / "metrics.jsonl", resume_step=0).write({"step": 1} | row)
+        write_json(workdir / "summary.json", dict.fromkeys(("before", "after"), row | {"accuracy_ci95": 0.1}))
+
+    monkeypatch.setattr("r1jax.rl_stage.run_rl_stage", use)
+    scope = run("small_ablations", tmp_path, monkeypatch)
+    assert [config.grpo for config in seen] == [scope["baseline"], scope["variants"][scope["CHOSEN"]]]
+    for variant in scope["variants"].values():
+        variant.check(make_mesh(seen[0].mesh))
+        changed = [name for name, value in vars(variant).items() if value != getattr(scope["baseline"], name)]
+        assert len(changed) == 1
 
 
 @pytest.mark.slow
