@@ -216,15 +216,17 @@ def test_forward_is_the_paper_token_by_token(config):
 @pytest.mark.parametrize(
     "name", ["all parts", "experts from the first layer", "no experts", "Qwen2", [*DENSE_VARIANTS][-1]]
 )
-def test_decoding_with_the_cache_equals_the_full_forward(name):
+def test_decoding_with_the_cache_is_the_paper_token_by_token(name):
     config = CONFIGS[name]
     params, bias = weights(config)
-    whole, entries, _ = run(config, params, bias, TOKENS, POSITIONS)
+    # Held against float64: two float32 programs, each 1e-5 from the truth, may be further than that from each other.
+    exact = np.array([decode_by_loop(config, params, bias, row)[0] for row in TOKENS])
+    _, entries, _ = run(config, params, bias, TOKENS, POSITIONS)
     cache = init_cache(config, 3, 10)
     for t in range(8):
         hidden, new, _ = run(config, params, bias, TOKENS[:, t : t + 1], POSITIONS[:, t : t + 1], cache=cache)
         cache = write_cache(cache, new, t)
-        np.testing.assert_allclose(hidden[:, 0], whole[:, t], atol=1e-5)
+        np.testing.assert_allclose(hidden[:, 0], exact[:, t], atol=2e-5)
     for kept, expected in zip((cache.dense, cache.moe), (entries.dense, entries.moe), strict=True):
         np.testing.assert_allclose(kept.key[..., :8], expected.key, atol=2e-5)
         np.testing.assert_allclose(kept.value[..., :8, :], expected.value, atol=2e-5)
