@@ -9,6 +9,7 @@ from r1jax.models.config import ModelConfig
 from r1jax.models.layers import RMSNorm, linear, weight
 from r1jax.models.visibility import Visibility
 from r1jax.ops.attention import attend, grouped_attention, grouped_decode, latent_attend
+from r1jax.ops.kernels.mla_decode import latent_decode
 from r1jax.ops.rotary import (
     apply_rotary,
     apply_rotary_halves,
@@ -69,7 +70,10 @@ class LatentAttention(nn.Module):
             key_up, value_up = kv_up[..., :nope], kv_up[..., nope:]
             latent_query = jnp.einsum("btnh,rnh->btnr", q_nope, key_up)
             parts = [(cache.value, cache.key, visibility.cache_mask), (latent, rope_key, visibility.mask)]
-            pooled = latent_attend(latent_query, q_rope, parts, scale=scale)
+            if config.attention == "splash":
+                pooled = latent_decode(latent_query, q_rope, *parts, scale=scale, spec=_kernel_spec(q_rope))
+            else:
+                pooled = latent_attend(latent_query, q_rope, parts, scale=scale)
             mixed = jnp.einsum("btnr,rnh->btnh", pooled.astype(value_up.dtype), value_up)
 
         out_shape = (heads, config.v_head_dim, config.embed_dim)
@@ -80,12 +84,16 @@ class LatentAttention(nn.Module):
 def _attend_each_other(config: ModelConfig, query, key, value, visibility: Visibility, *, scale: float):
     """Attention of new tokens among themselves: [B, T, N, H] with [B, T, K, H] and [B, T, K, Hv]."""
     if config.attention == "splash":
-        axes = [cut_axes("batch", len(query)), None, cut_axes("heads", query.shape[2])]
-        spec = PartitionSpec(*axes) if on_several_devices() else None
-        return splash_attend(query, key, value, visibility.segments, scale=scale, spec=spec)
+        return splash_attend(query, key, value, visibility.segments, scale=scale, spec=_kernel_spec(query))
     if config.num_kv_heads:
         return grouped_attention(query, [(key, value, visibility.mask)], scale=scale)
     return attend(query, key, value, visibility.mask, scale=scale)
+
+
+def _kernel_spec(query) -> PartitionSpec | None:
+    """Mesh axes by which kernels for queries [B, T, N, H] are placed; None where there is one device."""
+    axes = cut_axes("batch", len(query)), None, cut_axes("heads", query.shape[2])
+    return PartitionSpec(*axes) if on_several_devices() else None
 
 
 def latent_rotary(config: ModelConfig):

@@ -105,7 +105,8 @@ class ModelConfig:
     remat: bool = True
     """Recompute each layer's activations in the backward pass."""
     attention: Literal["einsum", "splash"] = "einsum"
-    """How new tokens attend to each other: with all scores held, or by kernels for TPU that hold none."""
+    """How tokens attend: with all scores held, or by kernels for TPU that hold none: splash attention of new tokens to
+    each other, and of latent attention, to a cache, `mla_decode`."""
     expert_dispatch: Literal["ragged", "megablox", "blocks", "dense"] = "ragged"
     """How experts run: sorted grouped products; the same by kernels for TPU; padded blocks of one expert each, for many
     tokens on CPU; or every expert on every token, for few tokens on CPU."""

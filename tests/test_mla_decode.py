@@ -1,0 +1,155 @@
+"""The kernel of latent attention to a cache, as ordinary operations, against numpy, and compiled for TPU."""
+
+import dataclasses
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec, SingleDeviceSharding
+
+from r1jax.aot.measure import topology_devices
+from r1jax.models.cache import init_cache, write_cache
+from r1jax.models.presets import miniature
+from r1jax.models.transformer import forward, init_params
+from r1jax.ops.attention import attention_mask, latent_attend
+from r1jax.ops.kernels.mla_decode import latent_decode, mla_decode
+from r1jax.sharding import MeshConfig, make_mesh
+
+
+def draw(seed, *shape, dtype=jnp.float32):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), dtype)
+
+
+def by_loop(latent_query, rope_query, latent, rope_key, visible, scale):
+    """Means and logarithms of sums, one row and query at a time, in float64."""
+    arrays = [np.asarray(x, np.float64) for x in (latent_query, rope_query, latent, rope_key)]
+    means, logs = np.zeros(arrays[0].shape), np.full((*arrays[0].shape[:2], 1), -1e30)
+    for row, (queries, rotated, latents, keys) in enumerate(zip(*arrays)):
+        seen = np.flatnonzero(visible[row])
+        for place, (query, turn) in enumerate(zip(queries, rotated)):
+            if len(seen):
+                scores = (latents[seen] @ query + keys[seen] @ turn) * scale
+                peak = scores.max()
+                weights = np.exp(scores - peak)
+                means[row, place] = weights @ latents[seen] / weights.sum()
+                logs[row, place] = peak + np.log(weights.sum())
+    return means, logs
+
+
+def odd_rows(keys: int):
+    """[5, S] bool: an odd length, a hole and padding on the left, the end of the last block, nothing, everything."""
+    places = np.arange(keys)
+    tail = places >= keys - 7
+    return np.stack([places < 37, (places > 140) & (places % 3 > 0), tail, places < 0, places >= 0])
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize(("keys", "queries"), [(300, 5), (128, 40)])
+def test_the_kernel_is_a_loop_over_rows_with_odd_lengths_holes_and_nothing(monkeypatch, keys, queries, dtype):
+    monkeypatch.setattr("r1jax.ops.kernels.mla_decode.BLOCK_BYTES", 128 * jnp.dtype(dtype).itemsize)
+    monkeypatch.setattr("r1jax.ops.kernels.mla_decode.BLOCK_QUERIES", 16)
+    shapes = (5, queries, 32), (5, queries, 16), (5, keys, 32), (5, keys, 16)
+    arrays = [draw(seed, *shape, dtype=dtype) for seed, shape in enumerate(shapes)]
+    visible = odd_rows(keys)
+    got = mla_decode(*arrays, jnp.asarray(visible), scale=0.2, interpret=True)
+    want = by_loop(*arrays, visible, 0.2)
+    # In bfloat16 the weights are rounded before they meet the latents, to 8 bits.
+    np.testing.assert_allclose(got.mean, want[0], atol=2e-5 if dtype == jnp.float32 else 2e-2)
+    np.testing.assert_allclose(got.log_total, want[1], rtol=1e-5, atol=1e-5)
+
+
+def test_blocks_that_nobody_sees_are_not_read(monkeypatch):
+    monkeypatch.setattr("r1jax.ops.kernels.mla_decode.BLOCK_BYTES", 128 * 4)
+    queries, rotated, latent, keys = draw(0, 2, 4, 32), draw(1, 2, 4, 16), draw(2, 2, 600, 32), draw(3, 2, 600, 16)
+    visible = (jnp.arange(600) >= jnp.array([[130], [0]])) & (jnp.arange(600) < jnp.array([[250], [100]]))
+    outside = (jnp.arange(600) // 128 != jnp.array([[1], [0]]))[..., None]
+    poisoned = [jnp.where(outside, jnp.nan, x) for x in (latent, keys)]
+    got, want = (mla_decode(queries, rotated, *x, visible, scale=0.2, interpret=True) for x in ((latent, keys), poisoned))
+    jax.tree.map(np.testing.assert_array_equal, got, want)
+
+
+@pytest.mark.parametrize("length", [1, 3])
+def test_cache_and_new_tokens_together_are_the_reference(length):
+    queries, rotated = draw(0, 4, length, 3, 32), draw(1, 4, length, 3, 16)
+    positions = jnp.array([[5], [130], [0], [199]]) + jnp.arange(length)
+    places = jnp.arange(200)[None]
+    held = jnp.where(places < positions[:, :1], places, -1)
+    cached = draw(2, 4, 200, 32), draw(3, 4, 200, 16), attention_mask(positions, held)
+    new = draw(4, 4, length, 32), draw(5, 4, length, 16), attention_mask(positions, positions)
+    got = latent_decode(queries, rotated, cached, new, scale=0.2, interpret=True)
+    np.testing.assert_allclose(got, latent_attend(queries, rotated, [cached, new], scale=0.2), atol=1e-5)
+
+
+def test_samples_that_share_a_prefix_are_further_queries_of_its_row():
+    queries, rotated, latent, keys = draw(0, 6, 4, 32), draw(1, 6, 4, 16), draw(2, 1, 90, 32), draw(3, 1, 90, 16)
+    visible = jnp.arange(90)[None] < 77
+    shared = mla_decode(queries.reshape(1, 24, 32), rotated.reshape(1, 24, 16), latent, keys, visible, scale=0.2,
+                        interpret=True)  # fmt: skip
+    repeated = [jnp.repeat(x, 6, 0) for x in (latent, keys, visible)]
+    apart = mla_decode(queries, rotated, *repeated, scale=0.2, interpret=True)
+    np.testing.assert_allclose(shared.mean.reshape(6, 4, 32), apart.mean, atol=1e-6)
+
+
+def test_a_model_decodes_by_the_kernel_as_by_einsum(monkeypatch):
+    kernel = functools.partial(latent_decode, interpret=True)
+    calls = []
+    monkeypatch.setattr("r1jax.models.attention.latent_decode", lambda *a, **k: calls.append(1) or kernel(*a, **k))
+    model = dataclasses.replace(miniature(32), num_layers=2, num_mtp_layers=0, init_stddev=0.2)
+    params, bias = init_params(model, jax.random.key(0))
+    params, tokens = nn.meta.unbox(params), jnp.array([[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]])
+    positions = jnp.array([[0, 1, 2, 3, 4], [-1, -1, 0, 1, 2]])
+    _, entries, _ = forward(model, params, bias, tokens[:, :4], positions[:, :4])
+    cache = write_cache(init_cache(model, 2, 6), entries, 1)
+    cache = cache._replace(positions=cache.positions.at[:, 1:5].set(positions[:, :4]))
+    decode = lambda model: forward(model, params, bias, tokens[:, 4:], positions[:, 4:], cache=cache)[0]
+    got = decode(dataclasses.replace(model, attention="splash"))
+    assert calls
+    np.testing.assert_allclose(got, decode(model), atol=1e-4)
+
+
+TPU = {
+    "a share of the heads, 32K": (8, 16, 32768, 512, 64),
+    "all heads, an odd length": (2, 128, 3000, 512, 64),
+    "a chunk of a prompt": (1, 128 * 64, 8192, 512, 64),
+    "a small model": (2, 4, 70, 32, 16),
+}
+
+
+def compile_for(topology: str, size: str, dtype):
+    batch, queries, keys, rank, rope = TPU[size]
+    device = SingleDeviceSharding(topology_devices(topology)[0])
+    abstract = lambda *shape, dtype=dtype: jax.ShapeDtypeStruct(shape, dtype, sharding=device)
+    arrays = [abstract(batch, n, width) for n in (queries, keys) for width in (rank, rope)]
+    kernel = jax.jit(functools.partial(mla_decode, scale=0.1))
+    compiled = kernel.lower(*arrays, abstract(batch, keys, dtype=jnp.bool_)).compile()
+    assert 'custom_call_target="tpu_custom_call"' in compiled.as_text()
+
+
+def test_mosaic_compiles_the_kernel():
+    pytest.importorskip("libtpu", reason="the TPU compiler is not installed: pip install -e '.[tpu]'")
+    compile_for("v5e:2x2", "a share of the heads, 32K", jnp.bfloat16)
+    compile_for("v5p:2x2x1", "all heads, an odd length", jnp.float32)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", TPU)
+@pytest.mark.parametrize("topology", ["v5e:2x2", "v5p:2x2x1"])
+def test_mosaic_compiles_the_kernel_at_every_size(topology, size):
+    pytest.importorskip("libtpu", reason="the TPU compiler is not installed: pip install -e '.[tpu]'")
+    for dtype in (jnp.bfloat16, jnp.float32):
+        compile_for(topology, size, dtype)
+
+
+def test_the_kernel_is_placed_by_rows_and_heads():
+    mesh = make_mesh(MeshConfig(fsdp=1), jax.devices()[:1])
+    queries, rotated = draw(0, 2, 1, 4, 32), draw(1, 2, 1, 4, 16)
+    cached = draw(2, 2, 20, 32), draw(3, 2, 20, 16), jnp.ones((2, 1, 20), bool)
+    new = draw(4, 2, 1, 32), draw(5, 2, 1, 16), jnp.ones((2, 1, 1), bool)
+    spec = PartitionSpec(("data", "fsdp"), None, "tensor")
+    decode = functools.partial(latent_decode, queries, rotated, cached, new, scale=0.2, interpret=True)
+    with jax.set_mesh(mesh):
+        got = decode(spec=spec)
+    np.testing.assert_allclose(got, decode(), atol=1e-6)
