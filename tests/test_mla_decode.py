@@ -54,7 +54,8 @@ def test_the_kernel_is_a_loop_over_rows_with_odd_lengths_holes_and_nothing(monke
     shapes = (5, queries, 32), (5, queries, 16), (5, keys, 32), (5, keys, 16)
     arrays = [draw(seed, *shape, dtype=dtype) for seed, shape in enumerate(shapes)]
     visible = odd_rows(keys)
-    got = mla_decode(*arrays, jnp.asarray(visible), scale=0.2, interpret=True)
+    stacks = [jnp.stack([jnp.full_like(x, jnp.nan), x, x + 1]) for x in arrays[2:]]
+    got = mla_decode(*arrays[:2], *stacks, jnp.asarray(visible), 1, scale=0.2, interpret=True)
     want = by_loop(*arrays, visible, 0.2)
     # In bfloat16 the weights are rounded before they meet the latents, to 8 bits.
     np.testing.assert_allclose(got.mean, want[0], atol=2e-5 if dtype == jnp.float32 else 2e-2)
@@ -63,7 +64,7 @@ def test_the_kernel_is_a_loop_over_rows_with_odd_lengths_holes_and_nothing(monke
 
 def test_blocks_that_nobody_sees_are_not_read(monkeypatch):
     monkeypatch.setattr("r1jax.ops.kernels.mla_decode.BLOCK_BYTES", 128 * 4)
-    queries, rotated, latent, keys = draw(0, 2, 4, 32), draw(1, 2, 4, 16), draw(2, 2, 600, 32), draw(3, 2, 600, 16)
+    queries, rotated, latent, keys = draw(0, 2, 4, 32), draw(1, 2, 4, 16), draw(2, 1, 2, 600, 32), draw(3, 1, 2, 600, 16)
     visible = (jnp.arange(600) >= jnp.array([[130], [0]])) & (jnp.arange(600) < jnp.array([[250], [100]]))
     outside = (jnp.arange(600) // 128 != jnp.array([[1], [0]]))[..., None]
     poisoned = [jnp.where(outside, jnp.nan, x) for x in (latent, keys)]
@@ -77,18 +78,19 @@ def test_cache_and_new_tokens_together_are_the_reference(length):
     positions = jnp.array([[5], [130], [0], [199]]) + jnp.arange(length)
     places = jnp.arange(200)[None]
     held = jnp.where(places < positions[:, :1], places, -1)
-    cached = draw(2, 4, 200, 32), draw(3, 4, 200, 16), attention_mask(positions, held)
+    latent, keys, mask = draw(2, 4, 200, 32), draw(3, 4, 200, 16), attention_mask(positions, held)
     new = draw(4, 4, length, 32), draw(5, 4, length, 16), attention_mask(positions, positions)
-    got = latent_decode(queries, rotated, cached, new, scale=0.2, interpret=True)
-    np.testing.assert_allclose(got, latent_attend(queries, rotated, [cached, new], scale=0.2), atol=1e-5)
+    got = latent_decode(queries, rotated, (latent[None], keys[None], mask), new, scale=0.2, interpret=True)
+    want = latent_attend(queries, rotated, [(latent, keys, mask), new], scale=0.2)
+    np.testing.assert_allclose(got, want, atol=1e-5)
 
 
 def test_samples_that_share_a_prefix_are_further_queries_of_its_row():
-    queries, rotated, latent, keys = draw(0, 6, 4, 32), draw(1, 6, 4, 16), draw(2, 1, 90, 32), draw(3, 1, 90, 16)
+    queries, rotated, latent, keys = draw(0, 6, 4, 32), draw(1, 6, 4, 16), draw(2, 1, 1, 90, 32), draw(3, 1, 1, 90, 16)
     visible = jnp.arange(90)[None] < 77
     shared = mla_decode(queries.reshape(1, 24, 32), rotated.reshape(1, 24, 16), latent, keys, visible, scale=0.2,
                         interpret=True)  # fmt: skip
-    repeated = [jnp.repeat(x, 6, 0) for x in (latent, keys, visible)]
+    repeated = [jnp.repeat(x, 6, -3) for x in (latent, keys)] + [jnp.repeat(visible, 6, 0)]
     apart = mla_decode(queries, rotated, *repeated, scale=0.2, interpret=True)
     np.testing.assert_allclose(shared.mean.reshape(6, 4, 32), apart.mean, atol=1e-6)
 
@@ -122,7 +124,7 @@ def compile_for(topology: str, size: str, dtype):
     batch, queries, keys, rank, rope = TPU[size]
     device = SingleDeviceSharding(topology_devices(topology)[0])
     abstract = lambda *shape, dtype=dtype: jax.ShapeDtypeStruct(shape, dtype, sharding=device)
-    arrays = [abstract(batch, n, width) for n in (queries, keys) for width in (rank, rope)]
+    arrays = [abstract(*shape, width) for shape in ((batch, queries), (1, batch, keys)) for width in (rank, rope)]
     kernel = jax.jit(functools.partial(mla_decode, scale=0.1))
     compiled = kernel.lower(*arrays, abstract(batch, keys, dtype=jnp.bool_)).compile()
     assert 'custom_call_target="tpu_custom_call"' in compiled.as_text()
@@ -146,7 +148,7 @@ def test_mosaic_compiles_the_kernel_at_every_size(topology, size):
 def test_the_kernel_is_placed_by_rows_and_heads():
     mesh = make_mesh(MeshConfig(fsdp=1), jax.devices()[:1])
     queries, rotated = draw(0, 2, 1, 4, 32), draw(1, 2, 1, 4, 16)
-    cached = draw(2, 2, 20, 32), draw(3, 2, 20, 16), jnp.ones((2, 1, 20), bool)
+    cached = draw(2, 1, 2, 20, 32), draw(3, 1, 2, 20, 16), jnp.ones((2, 1, 20), bool)
     new = draw(4, 2, 1, 32), draw(5, 2, 1, 16), jnp.ones((2, 1, 1), bool)
     spec = PartitionSpec(("data", "fsdp"), None, "tensor")
     decode = functools.partial(latent_decode, queries, rotated, cached, new, scale=0.2, interpret=True)

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from r1jax.models.cache import Entries
+from r1jax.models.cache import Entries, Stack
 from r1jax.models.config import ModelConfig
 from r1jax.models.layers import RMSNorm, linear, weight
 from r1jax.models.visibility import Visibility
@@ -28,13 +28,13 @@ class LatentAttention(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, x, visibility: Visibility, cache: Entries | None = None):
+    def __call__(self, x, visibility: Visibility, cache: Entries | Stack | None = None):
         """Attend from T new tokens to themselves and to what the cache holds.
 
         Args:
           x: [B, T, D], normed.
           visibility: of the new tokens and the cache.
-          cache: one layer's entries ([B, S, Hr], [B, S, R]), read only.
+          cache: one layer's entries ([B, S, Hr], [B, S, R]), or where to find them; read only.
 
         Returns:
           output [B, T, D], and the Entries of the new tokens ([B, T, Hr], [B, T, R]) for the caller to store.
@@ -69,11 +69,7 @@ class LatentAttention(nn.Module):
             # kv_up as it is, whatever the precision: the released code dequantises it to absorb it.
             key_up, value_up = kv_up[..., :nope], kv_up[..., nope:]
             latent_query = jnp.einsum("btnh,rnh->btnr", q_nope, key_up)
-            parts = [(cache.value, cache.key, visibility.cache_mask), (latent, rope_key, visibility.mask)]
-            if config.attention == "splash":
-                pooled = latent_decode(latent_query, q_rope, *parts, scale=scale, spec=_kernel_spec(q_rope))
-            else:
-                pooled = latent_attend(latent_query, q_rope, parts, scale=scale)
+            pooled = _attend_cache(config, latent_query, q_rope, cache, (latent, rope_key), visibility, scale=scale)
             mixed = jnp.einsum("btnr,rnh->btnh", pooled.astype(value_up.dtype), value_up)
 
         out_shape = (heads, config.v_head_dim, config.embed_dim)
@@ -88,6 +84,18 @@ def _attend_each_other(config: ModelConfig, query, key, value, visibility: Visib
     if config.num_kv_heads:
         return grouped_attention(query, [(key, value, visibility.mask)], scale=scale)
     return attend(query, key, value, visibility.mask, scale=scale)
+
+
+def _attend_cache(config: ModelConfig, latent_query, rope_query, cache, new, visibility: Visibility, *, scale: float):
+    """Absorbed attention of new tokens, latents and rotated keys, to the cache and to each other."""
+    new = (*new, visibility.mask)
+    if config.attention != "splash":
+        parts = [(cache.value, cache.key, visibility.cache_mask), new]
+        return latent_attend(latent_query, rope_query, parts, scale=scale)
+    stack = cache if isinstance(cache, Stack) else Stack(Entries(*(x[None] for x in cache)), 0)
+    cached = stack.entries.value, stack.entries.key, visibility.cache_mask
+    spec = _kernel_spec(rope_query)
+    return latent_decode(latent_query, rope_query, cached, new, stack.layer, scale=scale, spec=spec)
 
 
 def _kernel_spec(query) -> PartitionSpec | None:

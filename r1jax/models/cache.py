@@ -35,6 +35,15 @@ class Entries(NamedTuple):
     """[L, B, S, R] the latent after its RMSNorm, from which keys come too, or [L, B, S, K * H] values."""
 
 
+class Stack(NamedTuple):
+    """Entries of a whole stack of layers and which of them to read: what a kernel takes, for a slice would be a copy."""
+
+    entries: Entries
+    """[L, B, S, ...], arrays alone."""
+    layer: jax.Array
+    """int32."""
+
+
 class Cache(NamedTuple):
     """Entries of all layers, written at the same slots for every row; `positions` says which slots hold a token."""
 

@@ -30,7 +30,9 @@ class Pooled(NamedTuple):
     """[B, Q, 1] float32, the logarithm of the sum of exponentials of the scores; -1e30 where no key is visible."""
 
 
-def mla_decode(latent_query, rope_query, latent, rope_key, visible, *, scale: float, interpret: bool = False) -> Pooled:
+def mla_decode(
+    latent_query, rope_query, latent, rope_key, visible, layer=0, *, scale: float, interpret: bool = False
+) -> Pooled:
     """softmax((q~ . c + q_rope . k_rope) * scale) c over a latent cache, in one pass over it.
 
     Blocks of keys stream through fast memory with a running softmax, so a key costs the (R + Hr) numbers of its entry,
@@ -41,9 +43,11 @@ def mla_decode(latent_query, rope_query, latent, rope_key, visible, *, scale: fl
     Args:
       latent_query: [B, Q, R], queries mapped into the latent space.
       rope_query: [B, Q, Hr], rotated.
-      latent: [B, S, R] and rope_key [B, S, Hr], what the cache holds; bfloat16 or float32. Products are taken in this
-        dtype with float32 sums; of float32 operands at full precision.
+      latent: [L, B, S, R] and rope_key [L, B, S, Hr], what the cache holds of a stack of layers, for a slice of a stack
+        would have to be copied before a kernel can read it; bfloat16 or float32. Products are taken in this dtype with
+        float32 sums; of float32 operands at full precision.
       visible: [B, S] bool, which keys a row sees.
+      layer: int32, the one to read.
       scale: multiplies the scores.
       interpret: run the kernel as ordinary operations, for tests without a TPU.
 
@@ -51,7 +55,7 @@ def mla_decode(latent_query, rope_query, latent, rope_key, visible, *, scale: fl
       Pooled over the visible keys.
     """
     batch, queries, rank = latent_query.shape
-    keys, rope = latent.shape[1], rope_key.shape[2]
+    keys, rope = latent.shape[2], rope_key.shape[3]
     block_q = min(BLOCK_QUERIES, -(-queries // SUBLANES) * SUBLANES)
     item = latent.dtype.itemsize
     block_s = min(BLOCK_BYTES // item, -(-keys // LANES) * LANES)
@@ -62,20 +66,24 @@ def mla_decode(latent_query, rope_query, latent, rope_key, visible, *, scale: fl
     first = jnp.where(held, jnp.argmax(visible, -1), 0) // block_s
     last = jnp.where(held, keys - 1 - jnp.argmax(visible[:, ::-1], -1), -1) // block_s
     bounds = jnp.stack([first, last], -1).astype(jnp.int32)  # last is -1 where nothing is visible
+    layer = jnp.asarray(layer, jnp.int32).reshape(1)
 
     # A block outside of the bounds asks for one inside, which is there already: nothing is read.
-    inside = lambda b, s, bounds: jnp.clip(s, bounds[b, 0], jnp.maximum(bounds[b, 1], bounds[b, 0]))
-    of_queries = lambda width: pl.BlockSpec((1, block_q, width), lambda b, q, s, bounds: (b, q, 0))
-    of_keys = pl.BlockSpec((1, block_s, rank), lambda b, q, s, bounds: (b, inside(b, s, bounds), 0))
-    by_width = lambda width: pl.BlockSpec((1, width, block_s), lambda b, q, s, bounds: (b, 0, inside(b, s, bounds)))
+    def inside(row, block, bounds):
+        return jnp.clip(block, bounds[row, 0], jnp.maximum(bounds[row, 1], bounds[row, 0]))
+
+    of_queries = lambda width: pl.BlockSpec((1, block_q, width), lambda b, q, s, *_: (b, q, 0))
+    of_latents = pl.BlockSpec((1, 1, block_s, rank), lambda b, q, s, at, layer: (layer[0], b, inside(b, s, at), 0))
+    of_keys = pl.BlockSpec((1, 1, rope, block_s), lambda b, q, s, at, layer: (layer[0], b, 0, inside(b, s, at)))
+    of_mask = pl.BlockSpec((1, 1, block_s), lambda b, q, s, at, _: (b, 0, inside(b, s, at)))
     padded = grid[1] * block_q
     # Keys along the lanes: their 64 numbers would fill half of 128, and XLA lays the cache out like this of itself.
     mean, log_total = pl.pallas_call(
         partial(_kernel, scale=scale, keys=keys),
         grid_spec=pltpu.PrefetchScalarGridSpec(
-            num_scalar_prefetch=1,
+            num_scalar_prefetch=2,
             grid=grid,
-            in_specs=[of_queries(rank), of_queries(rope), of_keys, by_width(rope), by_width(1)],
+            in_specs=[of_queries(rank), of_queries(rope), of_latents, of_keys, of_mask],
             out_specs=[of_queries(rank), of_queries(1)],
             scratch_shapes=[pltpu.VMEM((block_q, width), jnp.float32) for width in (rank, LANES, LANES)],
         ),
@@ -88,13 +96,17 @@ def mla_decode(latent_query, rope_query, latent, rope_key, visible, *, scale: fl
         ),
         interpret=interpret,
         name="mla_decode",
-    )(bounds, pad(latent_query), pad(rope_query), latent, rope_key.swapaxes(1, 2), visible[:, None].astype(jnp.int32))
+    )(
+        bounds, layer, pad(latent_query), pad(rope_query), latent, rope_key.swapaxes(2, 3),
+        visible[:, None].astype(jnp.int32),
+    )  # fmt: skip
     return Pooled(mean[:, :queries], log_total[:, :queries])
 
 
 def _kernel(
-    bounds, latent_query, rope_query, latent, rope_key, visible, mean, log_total, pooled, peak, total, *, scale, keys
-):
+    bounds, layer, latent_query, rope_query, latent, rope_key, visible, mean, log_total, pooled, peak, total,
+    *, scale, keys,
+):  # fmt: skip
     row, block = pl.program_id(0), pl.program_id(2)
 
     @pl.when(block == 0)
@@ -105,7 +117,7 @@ def _kernel(
 
     @pl.when((block >= bounds[row, 0]) & (block <= bounds[row, 1]))
     def _():
-        compressed, seen = latent[0], visible[0] > 0
+        compressed, seen = latent[0, 0], visible[0] > 0
         size = len(compressed)
         if keys % size:  # what lies behind the last key is not defined, and 0 times it need not be 0
             left = keys - block * size
@@ -114,7 +126,7 @@ def _kernel(
         exact = jax.lax.Precision.HIGHEST if compressed.dtype == jnp.float32 else None
         dot = partial(jax.lax.dot_general, precision=exact, preferred_element_type=jnp.float32)
         columns, rows = (((1,), (1,)), ((), ())), (((1,), (0,)), ((), ()))
-        scores = dot(latent_query[0], compressed, columns) + dot(rope_query[0], rope_key[0], rows)
+        scores = dot(latent_query[0], compressed, columns) + dot(rope_query[0], rope_key[0, 0], rows)
         scores = jnp.where(seen, scores * scale, _NOTHING)
         before = peak[:, :1]
         highest = jnp.maximum(before, scores.max(1, keepdims=True))
@@ -132,16 +144,18 @@ def _kernel(
 
 
 def latent_decode(
-    latent_query, rope_query, cached, new, *, scale: float, spec: PartitionSpec | None = None, interpret: bool = False
-) -> jax.Array:
+    latent_query, rope_query, cached, new, layer=0,
+    *, scale: float, spec: PartitionSpec | None = None, interpret: bool = False,
+) -> jax.Array:  # fmt: skip
     """`latent_attend` to a cache and the new tokens, the cache by the kernel.
 
     Args:
       latent_query: [B, T, N, R], queries mapped into the latent space.
       rope_query: [B, T, N, Hr], rotated.
-      cached: (latent [B, S, R], rope_key [B, S, Hr], mask [B, T, S] bool). New tokens of a row that see anything of the
-        cache must see the same of it, as they do where they come after all of it.
+      cached: (latent [L, B, S, R], rope_key [L, B, S, Hr], mask [B, T, S] bool). New tokens of a row that see anything of
+        the cache must see the same of it, as they do where they come after all of it.
       new: (latent [B, T, R], rope_key [B, T, Hr], mask [B, T, T] bool).
+      layer: int32, of the cache, the one to read.
       scale: multiplies the scores.
       spec: mesh axes of B, T and N, by which the kernel is placed on the mesh in force; T must lie whole on each device
         (its entry is ignored), the cache too. None without a mesh.
@@ -151,11 +165,11 @@ def latent_decode(
       [B, T, N, R] float32.
     """
 
-    def local(latent_query, rope_query, cached, new):
+    def local(latent_query, rope_query, cached, new, layer):
         batch, length, heads, _ = latent_query.shape
         merge = lambda x: x.reshape(batch, length * heads, -1)
         queries, (latent, rope_key, mask) = [merge(latent_query), merge(rope_query)], new
-        held = mla_decode(*queries, *cached[:2], cached[2].any(1), scale=scale, interpret=interpret)
+        held = mla_decode(*queries, *cached[:2], cached[2].any(1), layer, scale=scale, interpret=interpret)
         dot = partial(jnp.einsum, "bqr,bsr->bqs", preferred_element_type=wide(latent))
         scores = (dot(queries[0], latent) + dot(queries[1], rope_key)) * scale
         scores = jnp.where(jnp.repeat(mask, heads, axis=1), scores, _NOTHING)
@@ -164,10 +178,11 @@ def latent_decode(
         fresh = jnp.einsum("bqs,bsr->bqr", weights[..., 1:], latent, preferred_element_type=wide(latent))
         return (weights[..., :1] * held.mean + fresh).reshape(latent_query.shape)
 
-    arrays = latent_query, rope_query, tuple(cached), tuple(new)
+    arrays = latent_query, rope_query, tuple(cached), tuple(new), layer
     if spec is None:
         return local(*arrays)
     batch, _, heads = spec
     queries, keys = PartitionSpec(batch, None, heads), PartitionSpec(batch)
-    in_specs = (queries, queries, (keys,) * 3, (keys,) * 3)
+    stack = PartitionSpec(None, batch)
+    in_specs = (queries, queries, (stack, stack, keys), (keys,) * 3, PartitionSpec())
     return jax.shard_map(local, in_specs=in_specs, out_specs=queries, check_vma=False)(*arrays)
