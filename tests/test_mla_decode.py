@@ -64,11 +64,18 @@ def test_the_kernel_is_a_loop_over_rows_with_odd_lengths_holes_and_nothing(monke
 
 def test_blocks_that_nobody_sees_are_not_read(monkeypatch):
     monkeypatch.setattr("r1jax.ops.kernels.mla_decode.BLOCK_BYTES", 128 * 4)
-    queries, rotated, latent, keys = draw(0, 2, 4, 32), draw(1, 2, 4, 16), draw(2, 1, 2, 600, 32), draw(3, 1, 2, 600, 16)
+    queries, rotated, latent, keys = (
+        draw(0, 2, 4, 32),
+        draw(1, 2, 4, 16),
+        draw(2, 1, 2, 600, 32),
+        draw(3, 1, 2, 600, 16),
+    )
     visible = (jnp.arange(600) >= jnp.array([[130], [0]])) & (jnp.arange(600) < jnp.array([[250], [100]]))
     outside = (jnp.arange(600) // 128 != jnp.array([[1], [0]]))[..., None]
     poisoned = [jnp.where(outside, jnp.nan, x) for x in (latent, keys)]
-    got, want = (mla_decode(queries, rotated, *x, visible, scale=0.2, interpret=True) for x in ((latent, keys), poisoned))
+    got, want = (
+        mla_decode(queries, rotated, *x, visible, scale=0.2, interpret=True) for x in ((latent, keys), poisoned)
+    )
     jax.tree.map(np.testing.assert_array_equal, got, want)
 
 
