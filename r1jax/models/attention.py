@@ -1,5 +1,7 @@
 """Attention layers: multi-head latent (DeepSeek-V3, eq. 1-11), and grouped-query (Llama, Qwen2, Qwen3)."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
@@ -7,6 +9,7 @@ from jax.sharding import PartitionSpec
 from r1jax.models.cache import Entries, Stack
 from r1jax.models.config import ModelConfig
 from r1jax.models.layers import RMSNorm, linear, weight
+from r1jax.models.sequence import lies_in_zigzag
 from r1jax.models.visibility import Visibility
 from r1jax.ops.attention import attend, grouped_attention, grouped_decode, latent_attend
 from r1jax.ops.kernels.mla_decode import latent_decode
@@ -18,6 +21,7 @@ from r1jax.ops.rotary import (
     yarn_frequencies,
     yarn_temperature,
 )
+from r1jax.ops.sequence_parallel import SequenceAxes, sequence_attend
 from r1jax.ops.splash import splash_attend
 from r1jax.sharding import cut_axes, on_several_devices
 
@@ -60,11 +64,9 @@ class LatentAttention(nn.Module):
         kv_up_shape = (config.kv_lora_rank, heads, nope + config.v_head_dim)
         kv_up = weight(self, "kv_up", kv_up_shape, ("lora", "heads", "head_dim"), config)
         if cache is None:
-            expanded = linear(latent, kv_up, config)
-            shared = jnp.broadcast_to(rope_key[:, :, None], (*rope_key.shape[:2], heads, rope))
-            key = jnp.concatenate([expanded[..., :nope], shared], axis=-1)
             query = jnp.concatenate([q_nope, q_rope], axis=-1)
-            mixed = _attend_each_other(config, query, key, expanded[..., nope:], visibility, scale=scale)
+            compressed, expand = jnp.concatenate([latent, rope_key], axis=-1), partial(_expand, config)
+            mixed = _attend_each_other(config, query, compressed, kv_up, visibility, expand=expand, scale=scale)
         else:
             # kv_up as it is, whatever the precision: the released code dequantises it to absorb it.
             key_up, value_up = kv_up[..., :nope], kv_up[..., nope:]
@@ -77,13 +79,34 @@ class LatentAttention(nn.Module):
         return linear(mixed, out, config, contract=2), Entries(rope_key, latent)
 
 
-def _attend_each_other(config: ModelConfig, query, key, value, visibility: Visibility, *, scale: float):
-    """Attention of new tokens among themselves: [B, T, N, H] with [B, T, K, H] and [B, T, K, Hv]."""
-    if config.attention == "splash":
-        return splash_attend(query, key, value, visibility.segments, scale=scale, spec=_kernel_spec(query))
+def _expand(config: ModelConfig, compressed, kv_up):
+    """Keys [B, T, N, H] and values [B, T, N, Hv] of MLA from latents and rotary keys [B, T, R + Hr] that heads share."""
+    latent, rope_key = jnp.split(compressed, [config.kv_lora_rank], axis=-1)
+    expanded, nope = linear(latent, kv_up, config), config.qk_nope_head_dim
+    shared = jnp.broadcast_to(rope_key[:, :, None], (*expanded.shape[:3], config.qk_rope_head_dim))
+    return jnp.concatenate([expanded[..., :nope], shared], axis=-1), expanded[..., nope:]
+
+
+def _attend_each_other(config: ModelConfig, query, compressed, matrix, visibility: Visibility, *, expand, scale: float):
+    """Attention of new tokens among themselves: queries [B, T, N, H] to what `expand` makes of `compressed` and `matrix`,
+    keys [B, T, K, H] and values [B, T, K, Hv]."""
     if config.num_kv_heads:
-        return grouped_attention(query, [(key, value, visibility.mask)], scale=scale)
-    return attend(query, key, value, visibility.mask, scale=scale)
+        attend_all = lambda query, key, value, mask: grouped_attention(query, [(key, value, mask)], scale=scale)
+    else:
+        attend_all = partial(attend, scale=scale)
+    splash = config.attention == "splash"
+    if lies_in_zigzag(query.shape[1]):
+        rank = None if matrix is None else cut_axes("lora", len(matrix))
+        batch, heads = cut_axes("batch", len(query)) or (), cut_axes("heads", config.num_kv_heads or query.shape[2])
+        return sequence_attend(
+            query, compressed, matrix, visibility.mask, visibility.segments, expand=expand,
+            attend=None if splash else attend_all, scale=scale,
+            axes=SequenceAxes(batch, cut_axes("length", query.shape[1]), heads, rank),
+        )  # fmt: skip
+    key, value = expand(compressed, matrix)
+    if splash:
+        return splash_attend(query, key, value, visibility.segments, scale=scale, spec=_kernel_spec(query))
+    return attend_all(query, key, value, visibility.mask)
 
 
 def _attend_cache(config: ModelConfig, latent_query, rope_query, cache, new, visibility: Visibility, *, scale: float):
@@ -155,7 +178,8 @@ class GroupedQueryAttention(nn.Module):
         flatten = lambda heads: heads.reshape(*heads.shape[:2], -1)
         entries, scale = Entries(flatten(key), flatten(value)), config.head_dim**-0.5
         if cache is None:
-            mixed = _attend_each_other(config, query, key, value, visibility, scale=scale)
+            both, split = jnp.concatenate([key, value], axis=-1), lambda both, _: jnp.split(both, 2, axis=-1)
+            mixed = _attend_each_other(config, query, both, None, visibility, expand=split, scale=scale)
         elif x.shape[1] == 1:
             parts = [(*cache, visibility.cache_mask), (*entries, visibility.mask)]
             mixed = grouped_decode(query, parts, scale=scale)
