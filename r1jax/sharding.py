@@ -16,7 +16,7 @@ RULES = {
     "length": "sequence",
     "length_of_targets": ("sequence", "tensor"),  # where each device has the whole vocabulary
     "embed_activation": None,
-    "embed": "fsdp",
+    "embed": ("fsdp", "sequence"),  # devices that share a sequence need not have the same parameters
     "vocab": "tensor",
     "heads": "tensor",
     "head_dim": None,
@@ -25,7 +25,7 @@ RULES = {
     "expert_mlp": "tensor",
     "q_lora": None,
     "kv_lora": None,
-    "lora": "fsdp",  # of the matrices that lead out of a compression; those that lead into it are cut along "embed"
+    "lora": ("fsdp", "sequence"),  # of the matrices that lead out of a compression; those that lead into it are cut along "embed"
     "layers": None,
 }
 
@@ -43,7 +43,7 @@ class MeshConfig:
     tensor: int = 1
     """Heads, hidden widths and the vocabulary are cut along this axis."""
     sequence: int = 1
-    """Tokens of a sequence are cut along this axis."""
+    """Tokens of a sequence are cut along this axis; parameters, gradients and optimizer state too."""
 
 
 def make_mesh(config: MeshConfig, devices=None) -> Mesh:

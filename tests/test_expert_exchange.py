@@ -49,14 +49,46 @@ def exchanged(meshes, batch=8) -> list:
     return run_child(EMULATION + code + "\nassert calls")
 
 
-def test_a_model_is_the_same_where_tokens_travel_to_their_own_experts():
-    meshes = [(1, 2, 4, 1, 1)]
-    assert exchanged(meshes) == [[list(sizes), pytest.approx(0, abs=1e-5)] for sizes in meshes]
+EXPERTS = """
+import json
+import numpy as np
+from r1jax.ops.expert_parallel import ExpertAxes
+from r1jax.ops.moe import experts_dense, experts_ragged
+from r1jax.sharding import MeshConfig, make_mesh
+
+rng = np.random.default_rng(0)
+draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
+x, weights, gate, up, down = draw(4, 6, 8), draw(4, 6, 3), draw(8, 8, 4), draw(8, 8, 4), draw(8, 4, 8)
+spread = np.stack([rng.permutation(8)[:3] for _ in range(24)]).reshape(4, 6, 3)
+axes = ExpertAxes(("data", "fsdp", "expert"), "sequence", "expert", ("fsdp", "sequence"), "tensor")
+flat = lambda array: array.reshape(24, -1)
+
+def dense(x, weights, *matrices, indices):
+    return experts_dense(flat(x), flat(indices), flat(weights), *matrices).reshape(x.shape)
+
+def placed(x, weights, *matrices, indices):
+    return experts_exchange(x, indices, weights, *matrices, run=experts_ragged, axes=axes, move=move)
+
+def slopes(run, indices):
+    loss = lambda *arrays: jnp.sum(run(*arrays, indices=indices) * jnp.sin(jnp.arange(x.size).reshape(x.shape)))
+    return jax.value_and_grad(loss, range(5))(x, weights, gate, up, down)
+
+with jax.set_mesh(make_mesh(MeshConfig(fsdp=1, expert=4, tensor=2))):
+    compiled = [jax.jit(functools.partial(slopes, run)) for run in (placed, dense)]
+    # Spread evenly, all to one device, which needs the whole buffer, and all to the first and the last.
+    for chosen in (spread, spread % 2 + np.array([2, 2, 2]), np.where(spread > 3, 7, 0)):
+        got, want = (jax.tree.leaves(run(jnp.asarray(chosen, jnp.int32))) for run in compiled)
+        print(json.dumps(max(float(abs(a - b).max() / abs(b).max()) for a, b in zip(got, want))))
+"""
+
+
+def test_experts_that_tokens_travel_to_are_the_dense_sum_however_they_are_loaded():
+    assert run_child(EMULATION + EXPERTS) == [pytest.approx(0, abs=1e-5)] * 3
 
 
 @pytest.mark.slow
 def test_a_model_is_the_same_where_tokens_travel_on_every_mesh():
-    meshes = [(2, 1, 2, 2, 1), (1, 1, 2, 2, 2), (1, 1, 8, 1, 1), (1, 1, 4, 1, 2)]
+    meshes = [(1, 2, 4, 1, 1), (2, 1, 2, 2, 1), (1, 1, 2, 2, 2), (1, 1, 8, 1, 1), (1, 1, 4, 1, 2)]
     assert exchanged(meshes) == [[list(sizes), pytest.approx(0, abs=1e-5)] for sizes in meshes]
 
 
@@ -80,7 +112,7 @@ def test_the_rule_takes_the_ring_for_few_devices_and_the_exchange_for_many():
     model, taken = for_tpu(deepseek_v3()), {}
     for ways in (2, 8, 16, 32, 64):
         with jax.sharding.use_abstract_mesh(make_abstract_mesh(MeshConfig(fsdp=1, expert=ways))):
-            axes = ExpertAxes(("data", "fsdp", "expert"), None, "expert", "fsdp", "tensor")
+            axes = ExpertAxes(("data", "fsdp", "expert"), None, "expert", ("fsdp", "sequence"), "tensor")
             taken[ways] = _takes_exchange(model, axes)
             assert not _takes_exchange(model, axes._replace(batch=()))
             assert not _takes_exchange(dataclasses.replace(model, expert_transport="ring"), axes)
@@ -90,7 +122,7 @@ def test_the_rule_takes_the_ring_for_few_devices_and_the_exchange_for_many():
 def test_the_tpu_compiler_has_the_exchange_forward_and_backward():
     pytest.importorskip("libtpu", reason="the TPU compiler is not installed: pip install -e '.[tpu]'")
     mesh = make_mesh(MeshConfig(fsdp=1, expert=4), topology_devices("v5e:2x2"))
-    axes = ExpertAxes(("data", "fsdp", "expert"), "sequence", "expert", "fsdp", "tensor")
+    axes = ExpertAxes(("data", "fsdp", "expert"), "sequence", "expert", ("fsdp", "sequence"), "tensor")
     run = functools.partial(experts_windowed, windows=2, dot=grouped_dot)
 
     def loss(x, weights, gate, up, down, indices):

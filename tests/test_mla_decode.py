@@ -46,8 +46,9 @@ def odd_rows(keys: int):
     return np.stack([places < 37, (places > 140) & (places % 3 > 0), tail, places < 0, places >= 0])
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
-@pytest.mark.parametrize(("keys", "queries"), [(300, 5), (128, 40)])
+@pytest.mark.parametrize(
+    ("keys", "queries", "dtype"), [(300, 5, jnp.float32), (128, 40, jnp.bfloat16)], ids=["float32", "bfloat16"]
+)
 def test_the_kernel_is_a_loop_over_rows_with_odd_lengths_holes_and_nothing(monkeypatch, keys, queries, dtype):
     monkeypatch.setattr("r1jax.ops.kernels.mla_decode.BLOCK_BYTES", 128 * jnp.dtype(dtype).itemsize)
     monkeypatch.setattr("r1jax.ops.kernels.mla_decode.BLOCK_QUERIES", 16)
@@ -79,44 +80,50 @@ def test_blocks_that_nobody_sees_are_not_read(monkeypatch):
     jax.tree.map(np.testing.assert_array_equal, got, want)
 
 
-@pytest.mark.parametrize("length", [1, 3])
-def test_cache_and_new_tokens_together_are_the_reference(length):
+def test_cache_and_new_tokens_together_are_the_reference():
+    length = 3
     queries, rotated = draw(0, 4, length, 3, 32), draw(1, 4, length, 3, 16)
     positions = jnp.array([[5], [130], [0], [199]]) + jnp.arange(length)
     places = jnp.arange(200)[None]
     held = jnp.where(places < positions[:, :1], places, -1)
     latent, keys, mask = draw(2, 4, 200, 32), draw(3, 4, 200, 16), attention_mask(positions, held)
     new = draw(4, 4, length, 32), draw(5, 4, length, 16), attention_mask(positions, positions)
-    got = latent_decode(queries, rotated, (latent[None], keys[None], mask), new, scale=0.2, interpret=True)
+    decode = jax.jit(functools.partial(latent_decode, scale=0.2, interpret=True))
+    got = decode(queries, rotated, (latent[None], keys[None], mask), new)
     want = latent_attend(queries, rotated, [(latent, keys, mask), new], scale=0.2)
     np.testing.assert_allclose(got, want, atol=1e-5)
 
 
 def test_samples_that_share_a_prefix_are_further_queries_of_its_row():
     queries, rotated, latent, keys = draw(0, 6, 4, 32), draw(1, 6, 4, 16), draw(2, 1, 1, 90, 32), draw(3, 1, 1, 90, 16)
-    visible = jnp.arange(90)[None] < 77
-    shared = mla_decode(queries.reshape(1, 24, 32), rotated.reshape(1, 24, 16), latent, keys, visible, scale=0.2,
-                        interpret=True)  # fmt: skip
-    repeated = [jnp.repeat(x, 6, -3) for x in (latent, keys)] + [jnp.repeat(visible, 6, 0)]
-    apart = mla_decode(queries, rotated, *repeated, scale=0.2, interpret=True)
-    np.testing.assert_allclose(shared.mean.reshape(6, 4, 32), apart.mean, atol=1e-6)
+    visible = np.arange(90)[None] < 77
+    pool = jax.jit(functools.partial(mla_decode, scale=0.2, interpret=True))
+    shared = pool(queries.reshape(1, 24, 32), rotated.reshape(1, 24, 16), latent, keys, visible)
+    want, _ = by_loop(queries, rotated, *(np.repeat(x[0], 6, 0) for x in (latent, keys)), np.repeat(visible, 6, 0), 0.2)
+    np.testing.assert_allclose(shared.mean.reshape(6, 4, 32), want, atol=2e-5)
 
 
 def test_a_model_decodes_by_the_kernel_as_by_einsum(monkeypatch):
     kernel = functools.partial(latent_decode, interpret=True)
-    calls = []
-    monkeypatch.setattr("r1jax.models.attention.latent_decode", lambda *a, **k: calls.append(1) or kernel(*a, **k))
-    model = dataclasses.replace(miniature(32), num_layers=2, num_mtp_layers=0, init_stddev=0.2)
+    layers = []
+    monkeypatch.setattr("r1jax.models.attention.latent_decode", lambda *a, **k: layers.append(a[4]) or kernel(*a, **k))
+    model = dataclasses.replace(
+        miniature(32), num_layers=2, num_dense_layers=2, num_mtp_layers=0, init_stddev=0.2, unroll_layers=False
+    )
     params, bias = init_params(model, jax.random.key(0))
     params, tokens = nn.meta.unbox(params), jnp.array([[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]])
     positions = jnp.array([[0, 1, 2, 3, 4], [-1, -1, 0, 1, 2]])
-    _, entries, _ = forward(model, params, bias, tokens[:, :4], positions[:, :4])
-    cache = write_cache(init_cache(model, 2, 6), entries, 1)
-    cache = cache._replace(positions=cache.positions.at[:, 1:5].set(positions[:, :4]))
-    decode = lambda model: forward(model, params, bias, tokens[:, 4:], positions[:, 4:], cache=cache)[0]
-    got = decode(dataclasses.replace(model, attention="splash"))
-    assert calls
-    np.testing.assert_allclose(got, decode(model), atol=1e-4)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def run(attention):
+        _, entries, _ = forward(model, params, bias, tokens[:, :4], positions[:, :4])
+        cache = write_cache(init_cache(model, 2, 6), entries, 1)
+        cache = cache._replace(positions=cache.positions.at[:, 1:5].set(positions[:, :4]))
+        after = dataclasses.replace(model, attention=attention)
+        return forward(after, params, bias, tokens[:, 4:], positions[:, 4:], cache=cache)[0]
+
+    np.testing.assert_allclose(run("splash"), run("einsum"), atol=1e-4)
+    assert layers and all(isinstance(layer, jax.Array) for layer in layers)  # counted by the scan: the cache is whole
 
 
 TPU = {
@@ -160,5 +167,5 @@ def test_the_kernel_is_placed_by_rows_and_heads():
     spec = PartitionSpec(("data", "fsdp"), None, "tensor")
     decode = functools.partial(latent_decode, queries, rotated, cached, new, scale=0.2, interpret=True)
     with jax.set_mesh(mesh):
-        got = decode(spec=spec)
-    np.testing.assert_allclose(got, decode(), atol=1e-6)
+        got = jax.jit(functools.partial(decode, spec=spec))()
+    np.testing.assert_allclose(got, jax.jit(decode)(), atol=1e-6)

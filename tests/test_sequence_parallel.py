@@ -55,12 +55,15 @@ def slopes_of(model, params, bias):
         return value, (hidden, kept, routing.load, experts)
     return jax.value_and_grad(loss, has_aux=True)
 
+both, layer = miniature(64), {"num_layers": 1, "num_dense_layers": 1}
+PRESETS = {
+    "experts": dataclasses.replace(both, num_layers=2, num_mtp_layers=1),
+    "latent": dataclasses.replace(both, num_mtp_layers=0, **layer),
+    "grouped": dataclasses.replace(student(64), **layer),
+}
 apart = lambda a, b: float(abs(a - b).max() / max(abs(b).max(), 1)) if a.size else 0.0
 for preset, attention in KINDS:
-    model = dataclasses.replace(globals()[preset](64), num_layers=2, init_stddev=0.1, unroll_layers=False)
-    model = dataclasses.replace(model, num_dense_layers=min(model.num_dense_layers, 2), num_mtp_layers=int(bool(model.num_experts)))
-    if not model.num_experts:
-        model = dataclasses.replace(model, num_dense_layers=2)
+    model = dataclasses.replace(PRESETS[preset], init_stddev=0.1, unroll_layers=False)
     params, bias = init_params(model, jax.random.key(0))
     params = nn.meta.unbox(params)
     want = jax.device_get(jax.jit(slopes_of(model, params, bias))(params, tokens, positions))
@@ -85,7 +88,7 @@ def check(kinds, meshes, parents: int) -> None:
 
 
 def test_a_model_is_the_same_where_sequences_are_cut():
-    check([("miniature", "einsum")], [(1, 2, 1, 2, 2)], parents=1)
+    check([("latent", "einsum")], [(1, 2, 1, 2, 2)], parents=1)
 
 
 @pytest.mark.slow
@@ -93,7 +96,7 @@ def test_a_model_is_the_same_where_sequences_are_cut():
     ("attention", "parents"), [("einsum", 0), ("splash", 0), ("einsum", 1)], ids=["einsum", "splash", "parents"]
 )
 def test_models_are_the_same_however_sequences_are_cut(attention, parents):
-    kinds = [("miniature", attention), ("student", attention)]
+    kinds = [("experts", attention), ("grouped", attention)]
     check(kinds, [(1, 1, 1, 1, 8), (1, 2, 2, 1, 2), (1, 1, 1, 2, 4)], parents)
 
 
@@ -109,7 +112,7 @@ def test_the_tpu_compiler_gathers_the_latent_alone():
     pytest.importorskip("libtpu", reason="the TPU compiler is not installed: pip install -e '.[tpu]'")
     ways, length, model = 4, 32768, for_tpu(deepseek_v3())
     mesh = make_mesh(MeshConfig(fsdp=1, sequence=ways), topology_devices("v5p:2x2x1"))
-    axes = SequenceAxes(("data", "fsdp", "expert"), "sequence", "tensor", "fsdp")
+    axes = SequenceAxes(("data", "fsdp", "expert"), "sequence", "tensor", ("fsdp", "sequence"))
 
     def loss(query, compressed, matrix, segments):
         mixed = sequence_attend(
@@ -122,7 +125,7 @@ def test_the_tpu_compiler_gathers_the_latent_alone():
         return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, PartitionSpec(*axes)))
 
     query, compressed = abstract((1, length, 128, 192), None, "sequence"), abstract((1, length, 576), None, "sequence")
-    matrix = abstract((512, 128, 256))
+    matrix = abstract((512, 128, 256), ("fsdp", "sequence"))
     with jax.set_mesh(mesh):
         segments = abstract((1, length), None, "sequence", dtype=jnp.int32)
         compiled = jax.jit(jax.grad(loss, argnums=range(3))).lower(query, compressed, matrix, segments).compile()

@@ -122,7 +122,8 @@ def suspicion(model: ModelConfig, mesh, collective: Collective) -> str:
     """Why a collective should not be there: it moves expert weights between experts' chips, or logits; or ""."""
     dims, axes = collective.shape.dims, group_axes(mesh, collective.groups)
     parts = lambda size: {size // n for n in range(1, mesh.size + 1) if size % n == 0}
-    widths = {model.embed_dim, model.embed_dim // mesh.shape["fsdp"]}  # what has one of them is a slope of the head
+    cut = mesh.shape["fsdp"] * mesh.shape["sequence"]
+    widths = {model.embed_dim, model.embed_dim // cut}  # what has one of them is a slope of the head
     if model.num_experts and collective.kind in ("all-gather", "all-to-all", "collective-permute") and len(dims) >= 3:
         width, mlp, experts = model.embed_dim, model.expert_mlp_dim, model.num_experts
         tail = set(dims[-2:])

@@ -15,7 +15,7 @@ class ExpertAxes(NamedTuple):
     length: str | None
     """Of the tokens' second axis."""
     experts: str
-    embed: str
+    embed: tuple[str, ...]
     """Of the weights' model width; they are gathered along it for the time of their use."""
     hidden: str
     """Of the experts' hidden width."""

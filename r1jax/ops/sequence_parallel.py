@@ -18,7 +18,7 @@ class SequenceAxes(NamedTuple):
     batch: tuple[str, ...]
     length: str
     heads: str | None
-    rank: str | None
+    rank: tuple[str, ...] | None
     """Of the first axis of the matrix that expands; it is gathered along it for the time of its use."""
 
 
