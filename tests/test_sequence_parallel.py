@@ -53,7 +53,7 @@ def slopes_of(model, params, bias):
         kept = jax.tree.map(lambda x: jnp.where(seen, x, 0), (entries.dense, entries.moe))
         experts = jnp.where(seen, routing.experts, 0)
         return value, (hidden, kept, routing.load, experts)
-    return jax.value_and_grad(loss, has_aux=True)
+    return jax.grad(loss, has_aux=True)
 
 both, layer = miniature(64), {"num_layers": 1, "num_dense_layers": 1}
 PRESETS = {
@@ -64,15 +64,14 @@ PRESETS = {
 apart = lambda a, b: float(abs(a - b).max() / max(abs(b).max(), 1)) if a.size else 0.0
 for preset, attention in KINDS:
     model = dataclasses.replace(PRESETS[preset], init_stddev=0.1, unroll_layers=False)
-    params, bias = init_params(model, jax.random.key(0))
-    params = nn.meta.unbox(params)
+    params, bias = jax.jit(lambda: nn.meta.unbox(init_params(model, jax.random.key(0))))()
     want = jax.device_get(jax.jit(slopes_of(model, params, bias))(params, tokens, positions))
     model = dataclasses.replace(model, attention=attention)
     for sizes in MESHES:
         mesh = make_mesh(MeshConfig(*sizes))
         layout = tree_shardings(jax.eval_shape(lambda key: init_params(model, key), jax.random.key(0)), mesh)[0]
         with jax.set_mesh(mesh):
-            update = jax.jit(slopes_of(model, params, bias), out_shardings=((None, None), layout))
+            update = jax.jit(slopes_of(model, params, bias), out_shardings=(layout, None))
             compiled = update.lower(jax.device_put(params, layout), tokens, positions).compile()
             got = jax.device_get(compiled(jax.device_put(params, layout), tokens, positions))
         gathered = "all-gather" in compiled.as_text()
