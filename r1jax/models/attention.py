@@ -80,7 +80,7 @@ class LatentAttention(nn.Module):
 
 
 def _expand(config: ModelConfig, compressed, kv_up):
-    """Keys [B, T, N, H] and values [B, T, N, Hv] of MLA from latents and rotary keys [B, T, R + Hr] that heads share."""
+    """Keys [B, T, N, H] and values [B, T, N, Hv] of MLA from the latents and rotary keys [B, T, R + Hr] of all heads."""
     latent, rope_key = jnp.split(compressed, [config.kv_lora_rank], axis=-1)
     expanded, nope = linear(latent, kv_up, config), config.qk_nope_head_dim
     shared = jnp.broadcast_to(rope_key[:, :, None], (*expanded.shape[:3], config.qk_rope_head_dim))
@@ -88,8 +88,8 @@ def _expand(config: ModelConfig, compressed, kv_up):
 
 
 def _attend_each_other(config: ModelConfig, query, compressed, matrix, visibility: Visibility, *, expand, scale: float):
-    """Attention of new tokens among themselves: queries [B, T, N, H] to what `expand` makes of `compressed` and `matrix`,
-    keys [B, T, K, H] and values [B, T, K, Hv]."""
+    """Attention of new tokens among themselves, queries [B, T, N, H] to what `expand` makes of `compressed` and
+    `matrix`: keys [B, T, K, H] and values [B, T, K, Hv]."""
     if config.num_kv_heads:
         attend_all = lambda query, key, value, mask: grouped_attention(query, [(key, value, mask)], scale=scale)
     else:

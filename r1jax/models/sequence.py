@@ -11,8 +11,8 @@ from r1jax.sharding import count_ways, cut_axes
 def lies_in_zigzag(length: int) -> bool:
     """Whether layers have the tokens of rows of `length` in the order of `zigzag_order`, cut over devices.
 
-    Where the devices do not divide a row into two chunks each, its order stays, and XLA places attention. With a cache it
-    stays too: the tokens that are new are few.
+    Where the devices do not divide a row into two chunks each, its order stays, and XLA places attention. With a cache
+    it stays too: the tokens that are new are few.
     """
     ways = count_ways("length")
     return ways > 1 and length % (2 * ways) == 0

@@ -65,13 +65,14 @@ def sequence_attend(
 ):  # fmt: skip
     """Attention among tokens that lie over devices as `zigzag_order` says; each device has the output of its own.
 
-    A device keeps its queries, gathers what keys and values of all tokens are made from, and makes those of its own heads
-    from it. Of DeepSeek-V3 that is a latent of 512 and a rotary key of 64 for each token, (512 + 64) x 2 = 1152 bytes;
-    keys and values of its 128 heads would be 128 x (192 + 128) x 2 = 81,920. For it each device expands every token, and
-    not its own alone: 16.8 million products (512 x 128 x 256) a token, 73 ns on a v5p at its peak, where the 80,768 bytes
-    saved would take two links 404 ns. Backward the latent's slopes are scattered, and the latent is gathered again where
-    layers are recomputed: four times 1152 bytes a token and layer of an update. Keys and values of the whole row are held
-    for the heads of a device, in one layer at a time: 32,768 tokens of 128 heads are 2.7 GB, and their slopes as much.
+    A device keeps its queries, gathers what keys and values of all tokens are made from, and makes those of its own
+    heads from it. Of DeepSeek-V3 that is a latent of 512 and a rotary key of 64 for each token, (512 + 64) x 2 = 1152
+    bytes; keys and values of its 128 heads would be 128 x (192 + 128) x 2 = 81,920. For it each device expands every
+    token, and not its own alone: 16.8 million products (512 x 128 x 256) a token, 73 ns on a v5p at its peak, where the
+    80,768 bytes saved would take two links 404 ns. Backward the latent's slopes are scattered, and the latent is
+    gathered again where layers are recomputed: three times 1152 bytes a token and layer of an update. Keys and values
+    of the whole row are held for the heads of a device, in one layer at a time: 32,768 tokens of 128 heads are 2.7 GB,
+    and their slopes as much.
 
     Args:
       query: [B, T, N, H].

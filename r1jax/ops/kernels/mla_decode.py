@@ -152,8 +152,8 @@ def latent_decode(
     Args:
       latent_query: [B, T, N, R], queries mapped into the latent space.
       rope_query: [B, T, N, Hr], rotated.
-      cached: (latent [L, B, S, R], rope_key [L, B, S, Hr], mask [B, T, S] bool). New tokens of a row that see anything of
-        the cache must see the same of it, as they do where they come after all of it.
+      cached: (latent [L, B, S, R], rope_key [L, B, S, Hr], mask [B, T, S] bool). New tokens of a row that see anything
+        of the cache must see the same of it, as they do where they come after all of it.
       new: (latent [B, T, R], rope_key [B, T, Hr], mask [B, T, T] bool).
       layer: int32, of the cache, the one to read.
       scale: multiplies the scores.
