@@ -244,6 +244,24 @@ print(json.dumps(found))
 """
 
 
+def test_of_a_stack_that_a_kernel_reads_and_of_a_buffer_that_rows_travel_to_only_what_moves_counts():
+    text = """
+HloModule jit_f, is_scheduled=true, num_partitions=8
+
+ENTRY %main (stack: bf16[6,128,256], rows: bf16[16,256], buffer: bf16[64,256], sizes: s32[8]) -> bf16[64,256] {
+  %stack = bf16[6,128,256]{2,1,0:T(8,128)(2,1)} parameter(0)
+  %rows = bf16[16,256]{1,0:T(8,128)(2,1)} parameter(1)
+  %buffer = bf16[64,256]{1,0:T(8,128)(2,1)S(1)} parameter(2)
+  %sizes = s32[8]{0:T(128)S(6)} parameter(3)
+  %kernel = bf16[8,128]{1,0:T(8,128)(2,1)S(1)} custom-call(%stack), custom_call_target="tpu_custom_call", backend_config={"custom_call_config":{"cost_estimate":{"flops":"1000","bytes_accessed":"70000"}}}
+  ROOT %moved = bf16[64,256]{1,0:T(8,128)(2,1)S(1)} ragged-all-to-all(%rows, %buffer, %sizes, %sizes, %sizes, %sizes), channel_id=1, replica_groups=[1,8]<=[8]
+}
+"""
+    cost = program_cost(parse_program(text), 8)
+    assert cost.hbm_bytes == 70000 + 16 * 256 * 2
+    assert [one.bytes for one in cost.collectives] == [16 * 256 * 2 * 7 / 8]
+
+
 @pytest.fixture(scope="module")
 def partitioned():
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}

@@ -37,7 +37,7 @@ def hbm_bytes(program: Program, computation: Computation, instruction: Instructi
     touched = sum(reads) + writes
     # A kernel may read one layer of a stack; then it says less than its operands are.
     estimate = opcode == "custom-call" and re.search(r'"bytes_accessed":"?(\d+)', instruction.attributes)
-    return min(touched, int(estimate[1])) if estimate else touched
+    return min(touched, int(estimate[1]) or touched) if estimate else touched
 
 
 def _main(shapes: tuple[Shape, ...]) -> int:
