@@ -8,14 +8,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import test_generation as rollouts
 from jax.sharding import PartitionSpec, SingleDeviceSharding
 
 from r1jax.aot.measure import topology_devices
+from r1jax.generation.rollout import generate
 from r1jax.models.cache import init_cache, write_cache
 from r1jax.models.presets import miniature
 from r1jax.models.transformer import forward, init_params
 from r1jax.ops.attention import attention_mask, latent_attend
 from r1jax.ops.kernels.mla_decode import latent_decode, mla_decode
+from r1jax.ops.splash import splash_attend
 from r1jax.sharding import MeshConfig, make_mesh
 
 
@@ -133,6 +136,22 @@ def test_a_model_decodes_by_the_kernel_as_by_einsum(stacks):
     params, bias = jax.jit(lambda: nn.meta.unbox(init_params(SCANNED, jax.random.key(0))))()
     got, want = (jax.jit(functools.partial(decode_by, kind))(params, bias) for kind in ("splash", "einsum"))
     np.testing.assert_allclose(got, want, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layers", ["unrolled", "scanned"])
+def test_rollouts_by_kernels_are_those_by_einsum(stacks, monkeypatch, layers):
+    monkeypatch.setattr("r1jax.models.attention.splash_attend", functools.partial(splash_attend, interpret=True))
+    model = dataclasses.replace(rollouts.CONFIG, attention="splash", unroll_layers=layers == "unrolled")
+    prompts, lengths = rollouts.PROMPTS.astype(np.int32), rollouts.PROMPT_LENGTHS
+    sample = lambda model: generate(
+        model, *rollouts.weights(), prompts, lengths, rollouts.keys(), group_size=rollouts.GROUP, slots=4,
+        max_new_tokens=rollouts.LENGTH, eos_ids=(rollouts.EOS,), prefill_rows=2, prefill_chunk=2,
+    )  # fmt: skip
+    got, want = sample(model), sample(rollouts.CONFIG)
+    assert stacks
+    np.testing.assert_array_equal(got.tokens, want.tokens)
+    np.testing.assert_allclose(got.sampler_logprobs, want.sampler_logprobs, atol=1e-4)
 
 
 TPU = {
