@@ -26,15 +26,20 @@ def draw(seed, *shape, dtype=jnp.float32):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), dtype)
 
 
+def turn(rope_key):
+    """[..., S, Hr] as a cache keeps it, [..., Hr, S]."""
+    return rope_key.swapaxes(-1, -2)
+
+
 def by_loop(latent_query, rope_query, latent, rope_key, visible, scale):
     """Means and logarithms of sums, one row and query at a time, in float64."""
     arrays = [np.asarray(x, np.float64) for x in (latent_query, rope_query, latent, rope_key)]
     means, logs = np.zeros(arrays[0].shape), np.full((*arrays[0].shape[:2], 1), -1e30)
     for row, (queries, rotated, latents, keys) in enumerate(zip(*arrays)):
         seen = np.flatnonzero(visible[row])
-        for place, (query, turn) in enumerate(zip(queries, rotated)):
+        for place, (query, rope) in enumerate(zip(queries, rotated)):
             if len(seen):
-                scores = (latents[seen] @ query + keys[seen] @ turn) * scale
+                scores = (latents[seen] @ query + keys[seen] @ rope) * scale
                 peak = scores.max()
                 weights = np.exp(scores - peak)
                 means[row, place] = weights @ latents[seen] / weights.sum()
@@ -63,7 +68,7 @@ def test_the_kernel_is_a_loop_over_rows_with_odd_lengths_holes_and_nothing(monke
     touched = np.repeat(np.maximum.accumulate(blocks, 1) & np.maximum.accumulate(blocks[:, ::-1], 1)[:, ::-1], 128, 1)
     poisoned = [jnp.where(touched[:, :keys, None], x, jnp.nan) for x in arrays[2:]]
     stacks = [jnp.stack([jnp.full_like(x, jnp.nan), x, x + 1]) for x in poisoned]
-    got = mla_decode(*arrays[:2], *stacks, jnp.asarray(visible), 1, scale=0.2, interpret=True)
+    got = mla_decode(*arrays[:2], stacks[0], turn(stacks[1]), jnp.asarray(visible), 1, scale=0.2, interpret=True)
     want = by_loop(*arrays, visible, 0.2)
     # In bfloat16 the weights are rounded before they meet the latents, to 8 bits.
     np.testing.assert_allclose(got.mean, want[0], atol=2e-5 if dtype == jnp.float32 else 2e-2)
@@ -76,8 +81,8 @@ def test_cache_and_new_tokens_together_are_the_reference_placed_by_rows_and_head
     positions = jnp.array([[5], [130], [0], [199]]) + jnp.arange(length)
     places = jnp.arange(200)[None]
     held = jnp.where(places < positions[:, :1], places, -1)
-    latent, keys, mask = draw(2, 4, 200, 32), draw(3, 4, 200, 16), attention_mask(positions, held)
-    new = draw(4, 4, length, 32), draw(5, 4, length, 16), attention_mask(positions, positions)
+    latent, keys, mask = draw(2, 4, 200, 32), draw(3, 4, 16, 200), attention_mask(positions, held)
+    new = draw(4, 4, length, 32), draw(5, 4, 16, length), attention_mask(positions, positions)
     spec = PartitionSpec(("data", "fsdp"), None, "tensor")
     with jax.set_mesh(make_mesh(MeshConfig(), jax.devices()[:1])):
         decode = jax.jit(functools.partial(latent_decode, scale=0.2, spec=spec, interpret=True))
@@ -90,7 +95,7 @@ def test_samples_that_share_a_prefix_are_further_queries_of_its_row():
     queries, rotated, latent, keys = draw(0, 6, 4, 32), draw(1, 6, 4, 16), draw(2, 1, 1, 90, 32), draw(3, 1, 1, 90, 16)
     visible = np.arange(90)[None] < 77
     pool = jax.jit(functools.partial(mla_decode, scale=0.2, interpret=True))
-    shared = pool(queries.reshape(1, 24, 32), rotated.reshape(1, 24, 16), latent, keys, visible)
+    shared = pool(queries.reshape(1, 24, 32), rotated.reshape(1, 24, 16), latent, turn(keys), visible)
     want, _ = by_loop(queries, rotated, *(np.repeat(x[0], 6, 0) for x in (latent, keys)), np.repeat(visible, 6, 0), 0.2)
     np.testing.assert_allclose(shared.mean.reshape(6, 4, 32), want, atol=2e-5)
 
@@ -166,7 +171,8 @@ def compile_for(topology: str, size: str, dtype):
     batch, queries, keys, rank, rope = TPU[size]
     device = SingleDeviceSharding(topology_devices(topology)[0])
     abstract = lambda *shape, dtype=dtype: jax.ShapeDtypeStruct(shape, dtype, sharding=device)
-    arrays = [abstract(*shape, width) for shape in ((batch, queries), (1, batch, keys)) for width in (rank, rope)]
+    arrays = [abstract(batch, queries, rank), abstract(batch, queries, rope)]
+    arrays += [abstract(1, batch, keys, rank), abstract(1, batch, rope, keys)]
     kernel = jax.jit(functools.partial(mla_decode, scale=0.1))
     compiled = kernel.lower(*arrays, abstract(batch, keys, dtype=jnp.bool_)).compile()
     assert 'custom_call_target="tpu_custom_call"' in compiled.as_text()

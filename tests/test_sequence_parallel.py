@@ -20,6 +20,7 @@ CHILD = """
 import dataclasses, functools, json
 import flax.linen as nn, jax, jax.numpy as jnp, numpy as np
 import r1jax.ops.splash
+from r1jax.models.cache import along_slots
 from r1jax.models.mtp import mtp_forward
 from r1jax.models.presets import miniature, student
 from r1jax.models.transformer import forward_with_routing, init_params
@@ -51,7 +52,8 @@ def slopes_of(model, params, bias):
             routing = jax.tree.map(jnp.add, routing, more)
         hidden = jnp.where(seen, hidden, 0)
         value = jnp.sum(hidden * jnp.sin(jnp.arange(hidden.size).reshape(hidden.shape)))
-        kept = jax.tree.map(lambda x: jnp.where(seen, x, 0), (entries.dense, entries.moe))
+        kept = along_slots(lambda axis, x: jnp.where(jnp.expand_dims(
+            segments > 0, [place for place in range(x.ndim) if place not in (1, axis)]), x, 0), (entries.dense, entries.moe))
         experts = jnp.where(seen, routing.experts, 0)
         return value, (hidden, kept, routing.load, experts)
     return jax.grad(loss, has_aux=True)

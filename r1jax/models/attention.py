@@ -11,7 +11,7 @@ from r1jax.models.config import ModelConfig
 from r1jax.models.layers import RMSNorm, linear, weight
 from r1jax.models.sequence import lies_in_zigzag
 from r1jax.models.visibility import Visibility
-from r1jax.ops.attention import attend, grouped_attention, grouped_decode, latent_attend
+from r1jax.ops.attention import attend, grouped_attention, latent_attend
 from r1jax.ops.kernels.mla_decode import latent_decode
 from r1jax.ops.rotary import (
     apply_rotary,
@@ -38,10 +38,10 @@ class LatentAttention(nn.Module):
         Args:
           x: [B, T, D], normed.
           visibility: of the new tokens and the cache.
-          cache: one layer's entries ([B, S, Hr], [B, S, R]), or where to find them; read only.
+          cache: one layer's entries, without the axis of layers, or where to find them; read only.
 
         Returns:
-          output [B, T, D], and the Entries of the new tokens ([B, T, Hr], [B, T, R]) for the caller to store.
+          output [B, T, D], and the Entries of the new tokens, likewise, for the caller to store.
         """
         config = self.config
         heads, nope, rope = config.num_heads, config.qk_nope_head_dim, config.qk_rope_head_dim
@@ -60,23 +60,35 @@ class LatentAttention(nn.Module):
         compressed = linear(x, kv_down, config)
         latent = RMSNorm(config, axis="kv_lora", name="kv_norm")(compressed[..., : config.kv_lora_rank])
         rope_key = rotate(compressed[..., None, config.kv_lora_rank :])[..., 0, :]
+        entries = Entries(rope_key.swapaxes(1, 2)[:, None], latent[:, None])
 
         kv_up_shape = (config.kv_lora_rank, heads, nope + config.v_head_dim)
         kv_up = weight(self, "kv_up", kv_up_shape, ("lora", "heads", "head_dim"), config)
         if cache is None:
             query = jnp.concatenate([q_nope, q_rope], axis=-1)
-            compressed, expand = jnp.concatenate([latent, rope_key], axis=-1), partial(_expand, config)
-            mixed = _attend_each_other(config, query, compressed, kv_up, visibility, expand=expand, scale=scale)
+            compressed = jnp.concatenate([latent, rope_key], axis=-1)
+            if lies_in_zigzag(x.shape[1]):
+                expand, attend_all = partial(_expand, config), partial(attend, scale=scale)
+                mixed = _attend_cut(config, query, compressed, kv_up, visibility, expand, attend_all, scale=scale)
+            elif config.attention == "splash":
+                mixed = _splash(query, *_expand(config, compressed, kv_up), visibility, scale=scale)
+            else:
+                mixed = attend(query, *_expand(config, compressed, kv_up), visibility.mask, scale=scale)
         else:
             # kv_up as it is, whatever the precision: the released code dequantises it to absorb it.
             key_up, value_up = kv_up[..., :nope], kv_up[..., nope:]
             latent_query = jnp.einsum("btnh,rnh->btnr", q_nope, key_up)
-            pooled = _attend_cache(config, latent_query, q_rope, cache, (latent, rope_key), visibility, scale=scale)
+            if config.attention == "splash":
+                pooled = _attend_by_kernel(latent_query, q_rope, cache, entries, visibility, scale=scale)
+            else:
+                part = lambda entries, mask: (entries.value[:, 0], entries.key[:, 0], mask)
+                parts = [part(cache, visibility.cache_mask), part(entries, visibility.mask)]
+                pooled = latent_attend(latent_query, q_rope, parts, scale=scale)
             mixed = jnp.einsum("btnr,rnh->btnh", pooled.astype(value_up.dtype), value_up)
 
         out_shape = (heads, config.v_head_dim, config.embed_dim)
         out = weight(self, "out", out_shape, ("heads", "head_dim", "embed"), config)
-        return linear(mixed, out, config, contract=2), Entries(rope_key, latent)
+        return linear(mixed, out, config, contract=2), entries
 
 
 def _expand(config: ModelConfig, compressed, kv_up):
@@ -87,37 +99,29 @@ def _expand(config: ModelConfig, compressed, kv_up):
     return jnp.concatenate([expanded[..., :nope], shared], axis=-1), expanded[..., nope:]
 
 
-def _attend_each_other(config: ModelConfig, query, compressed, matrix, visibility: Visibility, *, expand, scale: float):
-    """Attention of new tokens among themselves, queries [B, T, N, H] to what `expand` makes of `compressed` and
-    `matrix`: keys [B, T, K, H] and values [B, T, K, Hv]."""
-    if config.num_kv_heads:
-        attend_all = lambda query, key, value, mask: grouped_attention(query, [(key, value, mask)], scale=scale)
-    else:
-        attend_all = partial(attend, scale=scale)
-    splash = config.attention == "splash"
-    if lies_in_zigzag(query.shape[1]):
-        rank = None if matrix is None else cut_axes("lora", len(matrix))
-        batch, heads = cut_axes("batch", len(query)) or (), cut_axes("heads", config.num_kv_heads or query.shape[2])
-        return sequence_attend(
-            query, compressed, matrix, visibility.mask, visibility.segments, expand=expand,
-            attend=None if splash else attend_all, scale=scale,
-            axes=SequenceAxes(batch, cut_axes("length", query.shape[1]), heads, rank),
-        )  # fmt: skip
-    key, value = expand(compressed, matrix)
-    if splash:
-        return splash_attend(query, key, value, visibility.segments, scale=scale, spec=_kernel_spec(query))
-    return attend_all(query, key, value, visibility.mask)
+def _attend_cut(config, query, compressed, matrix, visibility: Visibility, expand, attend_all, *, scale: float):
+    """Attention among tokens of rows that are cut over devices; arguments as for `sequence_attend`."""
+    axes = SequenceAxes(
+        cut_axes("batch", len(query)) or (), cut_axes("length", query.shape[1]),
+        cut_axes("heads", config.num_kv_heads or query.shape[2]),
+        None if matrix is None else cut_axes("lora", len(matrix)),
+    )  # fmt: skip
+    return sequence_attend(
+        query, compressed, matrix, visibility.mask, visibility.segments, expand=expand,
+        attend=None if config.attention == "splash" else attend_all, scale=scale, axes=axes,
+    )  # fmt: skip
 
 
-def _attend_cache(config: ModelConfig, latent_query, rope_query, cache, new, visibility: Visibility, *, scale: float):
-    """Absorbed attention of new tokens, latents and rotated keys, to the cache and to each other."""
-    new = (*new, visibility.mask)
-    if config.attention != "splash":
-        parts = [(cache.value, cache.key, visibility.cache_mask), new]
-        return latent_attend(latent_query, rope_query, parts, scale=scale)
+def _splash(query, key, value, visibility: Visibility, *, scale: float):
+    """Attention of new tokens among themselves by the TPU kernel: [B, T, N, H] with [B, T, K, H] and [B, T, K, Hv]."""
+    return splash_attend(query, key, value, visibility.segments, scale=scale, spec=_kernel_spec(query))
+
+
+def _attend_by_kernel(latent_query, rope_query, cache, new: Entries, visibility: Visibility, *, scale: float):
+    """Absorbed attention of new tokens to the cache and to each other by the TPU kernel."""
     stack = cache if isinstance(cache, Stack) else Stack(Entries(*(x[None] for x in cache)), 0)
-    cached = stack.entries.value, stack.entries.key, visibility.cache_mask
-    spec = _kernel_spec(rope_query)
+    cached = stack.entries.value[:, :, 0], stack.entries.key[:, :, 0], visibility.cache_mask
+    new, spec = (new.value[:, 0], new.key[:, 0], visibility.mask), _kernel_spec(rope_query)
     return latent_decode(latent_query, rope_query, cached, new, stack.layer, scale=scale, spec=spec)
 
 
@@ -160,10 +164,7 @@ class GroupedQueryAttention(nn.Module):
 
     @nn.compact
     def __call__(self, x, visibility: Visibility, cache: Entries | None = None):
-        """Attend from T new tokens to themselves and to what the cache holds; contract of `LatentAttention`.
-
-        The entries, cached and returned, are keys after rotation and values, [B, S, K * H] each.
-        """
+        """Attend from T new tokens to themselves and to what the cache holds; contract of `LatentAttention`."""
         config = self.config
         extension = config.llama3_rope
         if extension is None:
@@ -175,17 +176,20 @@ class GroupedQueryAttention(nn.Module):
         value = _project(self, "value", x, config.num_kv_heads, normed=False)
         query, key = (apply_rotary_halves(heads, visibility.positions, frequencies) for heads in (query, key))
 
-        flatten = lambda heads: heads.reshape(*heads.shape[:2], -1)
-        entries, scale = Entries(flatten(key), flatten(value)), config.head_dim**-0.5
-        if cache is None:
+        outward = lambda key, value: (key.transpose(0, 2, 3, 1), value.transpose(0, 2, 1, 3))
+        entries, scale = Entries(*outward(key, value)), config.head_dim**-0.5
+        if cache is None and lies_in_zigzag(x.shape[1]):
             both, split = jnp.concatenate([key, value], axis=-1), lambda both, _: jnp.split(both, 2, axis=-1)
-            mixed = _attend_each_other(config, query, both, None, visibility, expand=split, scale=scale)
-        elif x.shape[1] == 1:
-            parts = [(*cache, visibility.cache_mask), (*entries, visibility.mask)]
-            mixed = grouped_decode(query, parts, scale=scale)
+            attend_all = lambda query, *pair: grouped_attention(query, [(*outward(*pair[:2]), pair[2])], scale=scale)
+            mixed = _attend_cut(config, query, both, None, visibility, split, attend_all, scale=scale)
+        elif cache is None and config.attention == "splash":
+            mixed = _splash(query, key, value, visibility, scale=scale)
         else:
-            split = lambda flat: flat.reshape(*flat.shape[:2], config.num_kv_heads, config.head_dim)
-            parts = [(*map(split, cache), visibility.cache_mask), (key, value, visibility.mask)]
+            parts = (
+                [(*entries, visibility.mask)]
+                if cache is None
+                else [(*cache, visibility.cache_mask), (*entries, visibility.mask)]
+            )
             mixed = grouped_attention(query, parts, scale=scale)
 
         out_shape = (config.num_heads, config.head_dim, config.embed_dim)

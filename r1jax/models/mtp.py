@@ -9,7 +9,7 @@ from r1jax.models.cache import Entries
 from r1jax.models.config import ModelConfig
 from r1jax.models.layers import RMSNorm, weight
 from r1jax.models.moe import Routing
-from r1jax.models.sequence import from_layers, to_layers
+from r1jax.models.sequence import entries_from_layers, from_layers, to_layers
 from r1jax.models.visibility import Visibility, make_visibility
 from r1jax.sharding import constrain
 
@@ -99,7 +99,7 @@ def mtp_with_cache(
     cache = jax.tree.map(lambda x: x[0], cache)
     hidden, entries, _ = _apply(config, params, router_bias, hidden, next_tokens, visibility, cache)
     if cache is None:
-        hidden, entries = from_layers((hidden, entries))
+        hidden, entries = from_layers(hidden), entries_from_layers(entries, rows=0)
     return hidden, jax.tree.map(lambda x: x[None], entries)
 
 

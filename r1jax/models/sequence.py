@@ -4,6 +4,7 @@ from functools import partial
 
 import jax
 
+from r1jax.models.cache import along_slots
 from r1jax.ops.sequence_parallel import zigzag
 from r1jax.sharding import count_ways, cut_axes
 
@@ -18,19 +19,23 @@ def lies_in_zigzag(length: int) -> bool:
     return ways > 1 and length % (2 * ways) == 0
 
 
-def to_layers(tree, *, axis: int = 1):
-    """Arrays with rows and tokens at `axis` - 1 and `axis`, from the order of the text to the order of the layers."""
-    return jax.tree.map(partial(_move, axis=axis, back=False), tree)
+def to_layers(tree, *, rows: int = 0):
+    """Arrays with rows at axis `rows` and tokens at the next, from the order of the text to the order of the layers."""
+    return jax.tree.map(partial(_move, rows, rows + 1, back=False), tree)
 
 
-def from_layers(tree, *, axis: int = 1):
+def from_layers(tree, *, rows: int = 0):
     """The reverse of `to_layers`."""
-    return jax.tree.map(partial(_move, axis=axis, back=True), tree)
+    return jax.tree.map(partial(_move, rows, rows + 1, back=True), tree)
 
 
-def _move(x, *, axis: int, back: bool):
+def entries_from_layers(entries, *, rows: int):
+    """As `from_layers` for trees of Entries."""
+    return along_slots(lambda axis, x: _move(rows, axis, x, back=True), entries)
+
+
+def _move(rows: int, axis: int, x, *, back: bool):
     if not lies_in_zigzag(x.shape[axis]) or not x.size:
         return x
-    return zigzag(
-        x, axis=axis, batch=cut_axes("batch", x.shape[axis - 1]), length=cut_axes("length", x.shape[axis]), back=back
-    )
+    mesh_axes = {"batch": cut_axes("batch", x.shape[rows]), "length": cut_axes("length", x.shape[axis])}
+    return zigzag(x, rows=rows, axis=axis, **mesh_axes, back=back)

@@ -10,7 +10,7 @@ from r1jax.models.config import ModelConfig
 from r1jax.models.layers import RMSNorm, weight
 from r1jax.models.moe import Routing
 from r1jax.models.mtp import init_mtp_params
-from r1jax.models.sequence import from_layers, to_layers
+from r1jax.models.sequence import entries_from_layers, from_layers, to_layers
 from r1jax.models.visibility import make_visibility
 from r1jax.ops.logprobs import token_logprobs
 from r1jax.ops.placed_logprobs import TokenAxes, placed_token_logprobs
@@ -74,7 +74,7 @@ class Transformer(nn.Module):
             raise ValueError("attention 'splash' shows a token its own segment only: take 'einsum', or no parents")
         if cache is None:
             tokens, positions, segments, parents = to_layers((tokens, positions, segments, parents))
-            replay = to_layers(replay, axis=2)
+            replay = to_layers(replay, rows=1)
         # Looked up in whole rows: tokens and rows cut along the same mesh axis would make XLA gather all activations.
         rows = constrain(embedding, ("vocab", "embed_activation"))
         x = constrain(rows[tokens], ("batch", "length", "embed_activation"))
@@ -96,8 +96,8 @@ class Transformer(nn.Module):
             x, (moe, routing) = stack(x, held, router_bias[: config.num_moe_layers], replay, visibility)
         if cache is None:
             x, positions = from_layers((x, positions))
-            dense, moe = from_layers((dense, moe), axis=2)
-            routing = routing._replace(experts=from_layers(routing.experts, axis=2))
+            dense, moe = entries_from_layers((dense, moe), rows=1)
+            routing = routing._replace(experts=from_layers(routing.experts, rows=1))
         absent = lambda rows: jnp.pad(rows, [(0, config.num_mtp_layers)] + [(0, 0)] * (rows.ndim - 1))
         routing = jax.tree.map(absent, routing)
         return RMSNorm(config, name="final_norm")(x), Cache(dense, moe, positions), routing

@@ -28,16 +28,16 @@ def zigzag_order(ways: int, length: int) -> np.ndarray:
     return np.concatenate([chunks[[i, 2 * ways - 1 - i]].reshape(-1) for i in range(ways)])
 
 
-def zigzag(x, *, axis: int, batch, length: str, back: bool = False):
+def zigzag(x, *, rows: int, axis: int, batch, length: str, back: bool = False):
     """Move tokens, cut over devices in their order, to where `zigzag_order` puts them, or back.
 
     Causal attention costs a token as many products as it has keys. Cut in order, the last of n devices would have
     2 - 1 / n times the mean; like this all have the same.
 
     Args:
-      x: [..., B, T, ...], T a multiple of twice the devices.
-      axis: of T.
-      batch, length: mesh axes of B, just before T, and of T.
+      x: [..., B, ..., T, ...], T a multiple of twice the devices.
+      rows, axis: which axes B and T are.
+      batch, length: their mesh axes.
       back: undo it.
     """
     ways = jax.sharding.get_abstract_mesh().shape[length]
@@ -55,7 +55,7 @@ def zigzag(x, *, axis: int, batch, length: str, back: bool = False):
             return jnp.concatenate([jax.lax.ppermute(h, length, p) for h, p in zip(halves, turned)], axis)
         return jnp.concatenate(swap([jax.lax.ppermute(h, length, p) for h, p in zip(halves, pairs)]), axis)
 
-    spec = PartitionSpec(*[None] * (axis - 1), batch or None, length)
+    spec = PartitionSpec(*({rows: batch, axis: length}.get(place) for place in range(x.ndim)))
     return jax.shard_map(local, in_specs=spec, out_specs=spec, check_vma=False)(x)
 
 

@@ -43,7 +43,7 @@ def mla_decode(
     Args:
       latent_query: [B, Q, R], queries mapped into the latent space.
       rope_query: [B, Q, Hr], rotated.
-      latent: [L, B, S, R] and rope_key [L, B, S, Hr], what the cache holds of a stack of layers, for a slice of a stack
+      latent: [L, B, S, R] and rope_key [L, B, Hr, S], what the cache holds of a stack of layers, for a slice of a stack
         would have to be copied before a kernel can read it; bfloat16 or float32. Products are taken in this dtype with
         float32 sums; of float32 operands at full precision.
       visible: [B, S] bool, which keys a row sees.
@@ -55,7 +55,7 @@ def mla_decode(
       Pooled over the visible keys.
     """
     batch, queries, rank = latent_query.shape
-    keys, rope = latent.shape[2], rope_key.shape[3]
+    keys, rope = latent.shape[2], rope_key.shape[2]
     block_q = min(BLOCK_QUERIES, -(-queries // SUBLANES) * SUBLANES)
     item = latent.dtype.itemsize
     block_s = min(BLOCK_BYTES // item, -(-keys // LANES) * LANES)
@@ -77,7 +77,6 @@ def mla_decode(
     of_keys = pl.BlockSpec((1, 1, rope, block_s), lambda b, q, s, at, layer: (layer[0], b, 0, inside(b, s, at)))
     of_mask = pl.BlockSpec((1, 1, block_s), lambda b, q, s, at, _: (b, 0, inside(b, s, at)))
     padded = grid[1] * block_q
-    # Keys along the lanes: their 64 numbers would fill half of 128, and XLA lays the cache out like this of itself.
     mean, log_total = pl.pallas_call(
         partial(_kernel, scale=scale, keys=keys),
         grid_spec=pltpu.PrefetchScalarGridSpec(
@@ -97,7 +96,7 @@ def mla_decode(
         interpret=interpret,
         name="mla_decode",
     )(
-        bounds, layer, pad(latent_query), pad(rope_query), latent, rope_key.swapaxes(2, 3),
+        bounds, layer, pad(latent_query), pad(rope_query), latent, rope_key,
         visible[:, None].astype(jnp.int32),
     )  # fmt: skip
     return Pooled(mean[:, :queries], log_total[:, :queries])
@@ -152,9 +151,9 @@ def latent_decode(
     Args:
       latent_query: [B, T, N, R], queries mapped into the latent space.
       rope_query: [B, T, N, Hr], rotated.
-      cached: (latent [L, B, S, R], rope_key [L, B, S, Hr], mask [B, T, S] bool). New tokens of a row that see anything
+      cached: (latent [L, B, S, R], rope_key [L, B, Hr, S], mask [B, T, S] bool). New tokens of a row that see anything
         of the cache must see the same of it, as they do where they come after all of it.
-      new: (latent [B, T, R], rope_key [B, T, Hr], mask [B, T, T] bool).
+      new: (latent [B, T, R], rope_key [B, Hr, T], mask [B, T, T] bool).
       layer: int32, of the cache, the one to read.
       scale: multiplies the scores.
       spec: mesh axes of B, T and N, by which the kernel is placed on the mesh in force; T must lie whole on each device
@@ -170,12 +169,12 @@ def latent_decode(
         merge = lambda x: x.reshape(batch, length * heads, -1)
         queries, (latent, rope_key, mask) = [merge(latent_query), merge(rope_query)], new
         held = mla_decode(*queries, *cached[:2], cached[2].any(1), layer, scale=scale, interpret=interpret)
-        dot = partial(jnp.einsum, "bqr,bsr->bqs", preferred_element_type=wide(latent))
-        scores = (dot(queries[0], latent) + dot(queries[1], rope_key)) * scale
+        dot = partial(jnp.einsum, preferred_element_type=wide(latent))
+        scores = (dot("bqr,bsr->bqs", queries[0], latent) + dot("bqr,brs->bqs", queries[1], rope_key)) * scale
         scores = jnp.where(jnp.repeat(mask, heads, axis=1), scores, _NOTHING)
         # All that the cache holds is one more key, whose score is the logarithm of its sum and whose value its mean.
         weights = jax.nn.softmax(jnp.concatenate([held.log_total, scores], -1), axis=-1)
-        fresh = jnp.einsum("bqs,bsr->bqr", weights[..., 1:], latent, preferred_element_type=wide(latent))
+        fresh = dot("bqs,bsr->bqr", weights[..., 1:], latent)
         return (weights[..., :1] * held.mean + fresh).reshape(latent_query.shape)
 
     arrays = latent_query, rope_query, tuple(cached), tuple(new), layer
