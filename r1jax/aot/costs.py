@@ -122,8 +122,8 @@ def _listed(instruction: Instruction, attribute: str) -> str:
 def _collective(computation: Computation, instruction: Instruction, kind: str, devices: int) -> Collective:
     given = [shape for name in instruction.operands for shape in result_shapes(computation, name)]
     whole = instruction.shapes if kind == "all-gather" else given
-    if kind == "ragged-all-to-all":  # then follow the buffer to fill, sizes and offsets; as if every row were sent
-        whole = given[:1]
+    if kind == "ragged-all-to-all":  # of what is sent and what is filled, one has room for the worst case
+        whole = [min(given[:2], key=lambda shape: shape.bytes)]
     if kind == "all-gather" and instruction.opcode.endswith("-start"):  # the result repeats the operands
         whole = instruction.shapes[len(given) :]
     if kind == "all-reduce" and computation.name.startswith("all-reduce-scatter"):  # TPU: each keeps a slice of the sum

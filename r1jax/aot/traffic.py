@@ -29,6 +29,9 @@ def hbm_bytes(program: Program, computation: Computation, instruction: Instructi
         moved = max((shape.bytes for shape in instruction.shapes if not shape.space), default=0)
         return sum(reads) + (moved if all(shape.space == 0 for shape in instruction.shapes[:2]) else 0)
     writes = _main(instruction.shapes)
+    if opcode == "ragged-all-to-all":  # rows into a buffer; the larger of the two has room for the worst case
+        rows = min(shape.bytes for name in instruction.operands[:2] for shape in result_shapes(computation, name))
+        return min(reads[0], rows) + min(writes, rows)
     if opcode in SLICES:
         return (_all(instruction.shapes) if reads[0] else 0) + writes
     if opcode in IN_PLACE:
