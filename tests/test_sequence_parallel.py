@@ -93,13 +93,60 @@ def test_a_model_is_the_same_where_sequences_are_cut():
     check([("latent", "einsum")], [(1, 2, 1, 2, 2)], parents=1)
 
 
+KERNELS = """
+import functools, json
+import jax, jax.numpy as jnp, numpy as np
+from r1jax.ops.attention import attend, attention_mask
+from r1jax.ops.sequence_parallel import SequenceAxes, sequence_attend, zigzag
+from r1jax.sharding import MeshConfig, make_mesh
+
+rng = np.random.default_rng(0)
+draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
+query, compressed, matrix, slope = draw(2, 48, 2, 128), draw(2, 48, 96), draw(32, 2, 192), draw(2, 48, 2, 128)
+segments = jnp.asarray(np.stack([np.repeat([1, 2, 0], [20, 21, 7]), np.repeat([1, 2, 3], [1, 40, 7])]), jnp.int32)
+places, seen = jnp.tile(jnp.arange(48), (2, 1)), (segments > 0)[..., None, None]
+axes = SequenceAxes(("data", "fsdp", "expert"), "sequence", "tensor", ("fsdp", "sequence"))
+
+def expand(compressed, matrix):
+    heads = jnp.einsum("btr,rnh->btnh", compressed[..., :32], matrix)
+    shared = jnp.broadcast_to(compressed[:, :, None, 32:], (*heads.shape[:3], 64))
+    return jnp.concatenate([heads[..., :64], shared], axis=-1), heads[..., 64:]
+
+def whole(query, compressed, matrix):
+    mask = attention_mask(places, places, segments, segments)
+    return attend(query, *expand(compressed, matrix), mask, scale=0.1)
+
+def cut(query, compressed, matrix):
+    move = functools.partial(zigzag, rows=0, axis=1, batch=axes.batch, length=axes.length)
+    arrays = move(query), move(compressed), matrix, None, move(segments)
+    options = dict(expand=expand, attend=None, scale=0.1, axes=axes, interpret=True)
+    return move(sequence_attend(*arrays, **options), back=True)
+
+def slopes(run):
+    def loss(*arrays):
+        out = jnp.where(seen, run(*arrays), 0)
+        return jnp.sum(out * slope), out
+    return jax.jit(jax.grad(loss, range(3), has_aux=True))(query, compressed, matrix)
+
+want = jax.tree.leaves(slopes(whole))
+with jax.set_mesh(make_mesh(MeshConfig(fsdp=2, sequence=2, tensor=2))):
+    got = jax.tree.leaves(slopes(cut))
+print(json.dumps([float(abs(a - b).max() / abs(b).max()) for a, b in zip(got, want)]))
+"""
+
+
+def test_kernels_of_cut_sequences_are_the_reference_with_segments_and_lengths_that_fill_no_block():
+    assert run_child(KERNELS) == [[pytest.approx(0, abs=1e-5)] * 4]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("attention", "parents"), [("einsum", 0), ("splash", 0), ("einsum", 1)], ids=["einsum", "splash", "parents"]
 )
 def test_models_are_the_same_however_sequences_are_cut(attention, parents):
     kinds = [("experts", attention), ("grouped", attention)]
-    check(kinds, [(1, 1, 1, 1, 8), (1, 2, 2, 1, 2), (1, 1, 1, 2, 4)], parents)
+    meshes = [(1, 1, 1, 2, 4), (1, 1, 1, 1, 8), (1, 2, 2, 1, 2)]
+    check(kinds, meshes if attention == "einsum" else meshes[:1], parents)  # kernels compile slowly as operations
 
 
 @given(ways=st.integers(1, 9), half=st.integers(1, 5))
