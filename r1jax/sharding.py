@@ -25,7 +25,8 @@ RULES = {
     "expert_mlp": "tensor",
     "q_lora": None,
     "kv_lora": None,
-    "lora": ("fsdp", "sequence"),  # of the matrices that lead out of a compression; those that lead into it are cut along "embed"
+    # Of the matrices that lead out of a compression; those that lead into it are cut along "embed".
+    "lora": ("fsdp", "sequence"),
     "layers": None,
 }
 
