@@ -65,7 +65,7 @@ _STATIC = (
 
 
 @partial(jax.jit, static_argnames=_STATIC)
-def _start(
+def start(
     config, decoding, params, router_bias, prompts, prompt_lengths, prompt_keys, resume: Rollout | None,
     *, group_size, max_new_tokens, slots, prefill_rows, cache_dtype, record_routing, speculative,
 ) -> tuple[Requests, State]:  # fmt: skip
@@ -137,6 +137,25 @@ def _halved(slots: int, halvings: int) -> list[int]:
     return sorted({-(-(slots >> shift) // parts) * parts for shift in range(halvings + 1)} - {0}, reverse=True)
 
 
+def plan_decoding(
+    width: int, slots: int, *, eos_ids, stop=(), temperature, top_k, top_p, min_p, widths, prefill_rows, prefill_chunk,
+    resumes: bool = False,
+) -> Decoding:  # fmt: skip
+    """What a rollout's first program is compiled for: `slots` rows of `width` tokens; the rest as `decode`."""
+    return Decoding(
+        ends=tuple((token,) for token in eos_ids) + tuple(map(tuple, stop)),
+        widths=tuple(sorted({-(-width * part // widths) for part in range(1, widths + 1)})),
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        greedy=temperature == 0,
+        rows=min(prefill_rows, slots),
+        chunk=prefill_chunk,
+        refills=True,
+        resumes=resumes,
+    )
+
+
 def decode(
     config: ModelConfig,
     params,
@@ -204,20 +223,12 @@ def decode(
         speculation.check(config, record_routing=record_routing, resumes=resume is not None)
     total = len(prompts) * group_size
     sizes = _halved(min(slots or total, total), halvings)
-    width = prompts.shape[1] + max_new_tokens
-    decoding = Decoding(
-        ends=tuple((token,) for token in eos_ids) + tuple(map(tuple, stop)),
-        widths=tuple(sorted({-(-width * part // widths) for part in range(1, widths + 1)})),
-        top_k=top_k,
-        top_p=top_p,
-        min_p=min_p,
-        greedy=temperature == 0,
-        rows=min(prefill_rows, sizes[0]),
-        chunk=prefill_chunk,
-        refills=True,
+    decoding = plan_decoding(
+        prompts.shape[1] + max_new_tokens, sizes[0], eos_ids=eos_ids, stop=stop, temperature=temperature, top_k=top_k,
+        top_p=top_p, min_p=min_p, widths=widths, prefill_rows=prefill_rows, prefill_chunk=prefill_chunk,
         resumes=resume is not None,
-    )
-    requests, state = _start(
+    )  # fmt: skip
+    requests, state = start(
         config, decoding, params, router_bias, prompts, prompt_lengths, prompt_keys, resume,
         group_size=group_size, max_new_tokens=max_new_tokens, slots=sizes[0], prefill_rows=prefill_rows,
         cache_dtype=cache_dtype, record_routing=record_routing, speculative=speculative,
