@@ -27,6 +27,7 @@ RULES = {
     "kv_lora": None,
     "lora": "fsdp",  # of the matrices that lead out of a compression; those that lead into it are cut along "embed"
     "layers": None,
+    "as_it_lies": PartitionSpec.UNCONSTRAINED,
 }
 
 

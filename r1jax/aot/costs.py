@@ -65,7 +65,8 @@ class Cost:
 def program_cost(program: Program, devices: int, *, branch=max, turns: int = 1) -> Cost:
     """The cost of a parsed program on one of its `devices`; of a conditional, its costliest branch, or with min the other.
 
-    A loop that does not say how often it runs is counted `turns` times, and named.
+    A loop that does not say how often it runs is named, and counted `turns` times where it has products, but for one that
+    has another such loop inside.
     """
     done: dict[tuple[str, bool], Cost] = {}
 
@@ -89,8 +90,11 @@ def _instruction_cost(
         times = trip_count(program, computation, instruction)
         if times is None:
             cost.unknown[f"loop {instruction.name}"] += 1
+            body = cost_of(instruction.called("body"), fused)
+            nested = any(what.startswith("loop") for what in body.unknown)
+            times = turns if body.flops and not nested else 1
         for part in ("body", "condition"):
-            cost.add(cost_of(instruction.called(part), fused), turns if times is None else times)
+            cost.add(cost_of(instruction.called(part), fused), times)
     elif opcode == "conditional":
         branches = re.findall(r"%([\w.\-]+)", _listed(instruction, "branch_computations"))
         branches = branches or [instruction.called(f"{which}_computation") for which in ("true", "false")]

@@ -61,6 +61,7 @@ class Measures(NamedTuple):
     """Of one compiled program on one chip."""
 
     compile_seconds: float
+    """Of a processor, all its threads."""
     memory: Memory | None
     """None where the compiler found no room; then `failure` says what it wrote, and there are no costs."""
     cost: Cost
@@ -79,7 +80,7 @@ def compile_case(case: Case, text: Path | None = None) -> Measures:
     Args:
       text: a file for the compiled program's text.
     """
-    began = time.monotonic()
+    began = time.process_time()
     with jax.set_mesh(case.mesh):
         lowered = case.function.lower(*case.arguments, **case.keywords)
         try:
@@ -87,8 +88,8 @@ def compile_case(case: Case, text: Path | None = None) -> Measures:
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
-            return Measures(time.monotonic() - began, None, Cost(), _shortage(str(error)))
-    seconds, sizes = time.monotonic() - began, compiled.memory_analysis()
+            return Measures(time.process_time() - began, None, Cost(), _shortage(str(error)))
+    seconds, sizes = time.process_time() - began, compiled.memory_analysis()
     memory = Memory(
         sizes.argument_size_in_bytes, sizes.temp_size_in_bytes,
         sizes.output_size_in_bytes - sizes.alias_size_in_bytes, sizes.generated_code_size_in_bytes,

@@ -18,7 +18,7 @@ from r1jax.generation import decode as engine
 from r1jax.generation import rollout
 from r1jax.generation.relayout import make_relayout
 from r1jax.generation.sampler import SamplingConfig, rollout_settings
-from r1jax.generation.slots import Decoding
+from r1jax.generation.slots import Decoding, entry_axes
 from r1jax.grpo_config import GrpoConfig, loss_scalars
 from r1jax.models.config import ModelConfig
 from r1jax.models.transformer import init_params
@@ -55,7 +55,7 @@ class Case(NamedTuple):
     open_loops: int = 0
     """Loops whose end depends on the data."""
     turns: int = 1
-    """How often each of them is counted."""
+    """How often the innermost of them is counted."""
     moves_weights: bool = False
     """It is its purpose."""
 
@@ -228,15 +228,21 @@ def prefill_case(model: ModelConfig, mesh, config: GrpoConfig) -> Case:
     )  # fmt: skip
 
 
+def _lay_entries(model: ModelConfig, mesh, entries):
+    """As the engine does."""
+    with jax.set_mesh(mesh):
+        spec = lambda x: partition_spec(entry_axes(model, x))
+        return jax.tree.map(lambda x: placed(x, NamedSharding(mesh, spec(x))), entries)
+
+
 def decode_case(model: ModelConfig, mesh, config: GrpoConfig) -> Case:
-    """Continuous batching, counted as one step with full caches, and one refilling of slots."""
+    """Continuous batching: one dispatch, whose steps are counted with full caches, and one refilling of slots."""
     shared, sampling = _sampling(model, mesh, config), config.sampling
     if sampling.speculative:
         raise UserError("--programs decode knows the plain engine only; leave off --grpo.sampling.speculative")
     arguments, keywords = shared.start
     requests, state = jax.eval_shape(partial(rollout.start, *arguments[:2], **keywords), *arguments[2:])
-    rows = NamedSharding(shared.mesh, partition_spec(("layers", "batch")))
-    stack = lambda tree: jax.tree.map(lambda x: placed(x, rows), tree)
+    stack = lambda tree: _lay_entries(model, shared.mesh, tree)
     of = partial(by_batch, shared.mesh)
     whole = partial(jax.tree.map, lambda x: placed(x, replicated(shared.mesh)))
     prefixes = of(requests.prefixes._replace(dense=None, moe=None))
@@ -249,5 +255,6 @@ def decode_case(model: ModelConfig, mesh, config: GrpoConfig) -> Case:
     arguments = model, shared.decoding, *shared.policy, requests, state
     return Case(
         engine.advance, arguments, numbers, shared.mesh, shared.resident,
-        shared.slots, shared.slots, 1, shared.decoding.widths[-1], open_loops=3,
+        shared.slots * sampling.steps, shared.slots * sampling.steps, 1, shared.decoding.widths[-1], open_loops=3,
+        turns=sampling.steps,
     )  # fmt: skip

@@ -12,10 +12,10 @@ from r1jax.config import UserError
 from r1jax.generation import speculative as speculation
 from r1jax.generation.decode import State, advance, shrink
 from r1jax.generation.prefill import prefill, shift_rows
-from r1jax.generation.slots import Decoding, Output, Requests, empty_slots
+from r1jax.generation.slots import Decoding, Output, Requests, empty_slots, lay_entries
 from r1jax.models.cache import CacheDtype
 from r1jax.models.config import ModelConfig
-from r1jax.sharding import constrain, count_ways
+from r1jax.sharding import constrain, count_ways, cut_axes
 
 
 class Rollout(NamedTuple):
@@ -75,6 +75,9 @@ def start(
         rows=prefill_rows, chunk=decoding.chunk, cache_dtype=cache_dtype, record_routing=record_routing,
         drafts=speculative,
     )  # fmt: skip
+    if cut_axes("batch", len(prompts)) is not None:
+        dense, moe = lay_entries(config, (prefixes.dense, prefixes.moe))
+        prefixes = prefixes._replace(dense=dense, moe=moe)
     total = len(prompts) * group_size
     if resume is None:
         experts = (config.num_moe_layers, config.num_experts_per_token) if record_routing else None

@@ -142,7 +142,9 @@ class GroupedQueryAttention(nn.Module):
             mixed = _attend_each_other(config, query, key, value, visibility, scale=scale)
         elif x.shape[1] == 1:
             parts = [(*cache, visibility.cache_mask), (*entries, visibility.mask)]
-            mixed = grouped_decode(query, parts, scale=scale)
+            axes = [cut_axes("batch", len(query)), None, cut_axes("heads", config.num_kv_heads)]
+            spec = PartitionSpec(*axes) if on_several_devices() else None
+            mixed = grouped_decode(query, parts, scale=scale, spec=spec)
         else:
             split = lambda flat: flat.reshape(*flat.shape[:2], config.num_kv_heads, config.head_dim)
             parts = [(*map(split, cache), visibility.cache_mask), (key, value, visibility.mask)]

@@ -137,5 +137,10 @@ def write_token(stored, new, slots):
       slots: [B] int32; a row whose slot is S or more is left as it is.
     """
     rows = jnp.arange(len(slots))
-    place = lambda old, new: old.at[:, rows, slots].set(new[:, :, 0], mode="drop", unique_indices=True)
+
+    def place(old, new):
+        # Layers are indexed, not sliced: XLA for TPU would lay a sliced axis beside the tokens, and copy the cache.
+        layers = jnp.arange(len(old))[:, None]
+        return old.at[layers, rows, slots].set(new[:, :, 0], mode="drop", unique_indices=True)
+
     return jax.tree.map(place, stored, new)

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from r1jax.ops.wide import wide
 
@@ -82,7 +83,7 @@ def grouped_attention(query, parts, *, scale: float) -> jax.Array:
     return outward(mixed.reshape(batch, heads, length, width)).astype(value.dtype)
 
 
-def grouped_decode(query, parts, *, scale: float) -> jax.Array:
+def grouped_decode(query, parts, *, scale: float, spec: PartitionSpec | None = None) -> jax.Array:
     """As `grouped_attention` for one query a row, reading keys and values as a cache keeps them.
 
     Query heads are spread over a block-diagonal matrix, so that each row's keys are one matrix that is multiplied as it
@@ -92,10 +93,18 @@ def grouped_decode(query, parts, *, scale: float) -> jax.Array:
       query: [B, 1, N, H].
       parts: one or more (key [B, S, K * H], value [B, S, K * H], mask [B, 1, S] bool).
       scale: multiplies the scores.
+      spec: mesh axes of rows, queries (ignored) and heads of keys, on which each device does its own; None without a
+        mesh.
 
     Returns:
       [B, 1, N, H], dtype of the values. Scores and softmax are float32 or wider.
     """
+    if spec is not None:
+        batch, _, heads = spec
+        wide_spec, mask_spec = PartitionSpec(batch, None, heads), PartitionSpec(batch)
+        local = lambda query, parts: grouped_decode(query, parts, scale=scale)
+        in_specs = wide_spec, [(wide_spec, wide_spec, mask_spec)] * len(parts)
+        return jax.shard_map(local, in_specs=in_specs, out_specs=wide_spec)(query, parts)
     batch, _, heads, width = query.shape
     kv_heads = parts[0][0].shape[2] // width
     own = (jnp.arange(heads)[:, None] // (heads // kv_heads) == jnp.arange(kv_heads))[..., None]  # [N, K, 1]
