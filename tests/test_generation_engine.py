@@ -162,7 +162,7 @@ def test_nothing_recompiles():
     """Other lengths, budgets and orders run the programs that the first call compiled."""
     plan = PLANS["two slots, halved"]
     run(**plan)
-    programs = advance, rollout_module._start, rollout_module.shrink, rollout_module._to_rollout
+    programs = advance, rollout_module.start, rollout_module.shrink, rollout_module._to_rollout
     before = [program._cache_size() for program in programs]
     for order, lengths, steps in (([2, 0, 1], [1, 1, 1], 3), ([0, 1, 2], [5, 4, 2], 100)):
         out = generate(

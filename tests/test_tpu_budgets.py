@@ -1,6 +1,5 @@
 """Programs compiled for slices that are not there, against the figures kept in tpu_scripts/budgets."""
 
-import dataclasses
 import functools
 import importlib.util
 import json
@@ -8,8 +7,11 @@ import json
 import pytest
 from conftest import ROOT
 
+from r1jax.generation.sampler import SamplingConfig
+from r1jax.grpo_config import GrpoConfig
 from r1jax.models.config import read_model_config
 from r1jax.optimizer import OptimizerConfig
+from r1jax.sft_stage import SftConfig
 from r1jax.sharding import MeshConfig
 
 pytest.importorskip("libtpu", reason="the TPU compiler is not installed: pip install -e '.[tpu]'")
@@ -34,10 +36,14 @@ def tool():
 
 def read_config(record: dict, program: str):
     """The configuration that a budget was made with, for one of its programs."""
-    nested = {"model": read_model_config, "optimizer": lambda fields: OptimizerConfig(**fields)}
-    nested |= dict.fromkeys(("mesh", "sampler_mesh"), lambda fields: MeshConfig(**fields))
-    fields = {name: nested.get(name, lambda value: value)(value) for name, value in record.items()}
-    return dataclasses.replace(tool().Config(**fields), programs=(program,), json="", hlo="")
+    optimizer = lambda settings: settings | {"optimizer": OptimizerConfig(**settings["optimizer"])}
+    grpo, mesh = record["grpo"], MeshConfig(**record["mesh"])
+    sampling = SamplingConfig(**grpo["sampling"] | {"mesh": MeshConfig(**grpo["sampling"]["mesh"])})
+    settings = {
+        "model": read_model_config(record["model"]), "mesh": mesh, "sft": SftConfig(**optimizer(record["sft"])),
+        "grpo": GrpoConfig(**optimizer(grpo) | {"sampling": sampling}),
+    }  # fmt: skip
+    return tool().Config(**record | settings | {"programs": (program,), "json": "", "hlo": ""})
 
 
 def check(name: str, program: str) -> None:
