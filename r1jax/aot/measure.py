@@ -135,12 +135,11 @@ def suspicion(model: ModelConfig, mesh, collective: Collective) -> str:
     """Why a collective should not be there: it moves expert weights between experts' chips, or logits; or ""."""
     dims, axes = collective.shape.dims, group_axes(mesh, collective.groups)
     parts = lambda size: {size // n for n in range(1, mesh.size + 1) if size % n == 0}
-    widths = {model.embed_dim, model.embed_dim // mesh.shape["fsdp"]}  # what has one of them is a slope of the head
+    whole_or_cut = lambda size, axis: {size, size // mesh.shape[axis]}
+    widths = whole_or_cut(model.embed_dim, "fsdp")  # what has one of them is a slope of the head
     if model.num_experts and collective.kind in ("all-gather", "all-to-all", "collective-permute") and len(dims) >= 3:
-        width, mlp, experts = model.embed_dim, model.expert_mlp_dim, model.num_experts
-        tail = set(dims[-2:])
-        shaped = tail & parts(width) and tail & parts(mlp) and dims[-3] in parts(experts) and min(dims[-2:]) > 64
-        if shaped and "expert" in axes and dims[-3] > 1:
+        tail, hidden = set(dims[-2:]), whole_or_cut(model.expert_mlp_dim, "tensor")
+        if tail & widths and tail & hidden and 1 < dims[-3] <= model.num_experts and "expert" in axes:
             return "expert weights between the chips of different experts"
     if collective.shape.bytes >= MIB and not set(dims) & widths:
         if set(dims) & parts(model.vocab_size) & set(range(model.vocab_size // mesh.size, model.vocab_size + 1)):
