@@ -19,6 +19,7 @@ from r1jax.aot.chips import CHIPS, chip_of, collective_seconds
 from r1jax.aot.costs import Collective, program_cost
 from r1jax.aot.hlo import Shape, parse_program, replica_groups, trip_count
 from r1jax.aot.measure import resident_bytes, suspicion
+from r1jax.aot.table import markdown
 from r1jax.config import UserError
 from r1jax.models.presets import qwen2_5_1_5b, v3_1m
 from r1jax.sft_stage import SftConfig
@@ -280,6 +281,14 @@ def test_a_search_takes_the_fewest_micro_batches_that_fit(monkeypatch):
     assert min(remat) == 4
     with pytest.raises(UserError, match="--search is for sft and grpo, not for decode"):
         search.propose(config, "decode", make_case, None, [None] * 4)
+
+
+def test_the_page_shows_the_budgets_as_the_tool_prints_them():
+    page = (ROOT / "docs" / "tpu.md").read_text()
+    budgets = sorted((ROOT / "tpu_scripts" / "budgets").glob("*.json"))
+    assert len(budgets) >= 4
+    for path in budgets:
+        assert markdown(json.loads(path.read_text())) in page, path.name
 
 
 @dataclasses.dataclass(frozen=True)
