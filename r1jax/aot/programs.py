@@ -17,12 +17,12 @@ from r1jax.data.packing import TrainingRows
 from r1jax.generation import decode as engine
 from r1jax.generation import rollout
 from r1jax.generation.relayout import make_relayout
-from r1jax.generation.sampler import SamplingConfig, rollout_settings
+from r1jax.generation.sampler import rollout_settings
 from r1jax.generation.slots import Decoding, entry_axes
 from r1jax.grpo_config import GrpoConfig, loss_scalars
 from r1jax.models.config import ModelConfig
 from r1jax.models.transformer import init_params
-from r1jax.optimizer import OptimizerConfig, make_optimizer
+from r1jax.optimizer import make_optimizer
 from r1jax.rl import GrpoRows, Rows, grpo_batch_loss
 from r1jax.rl_layout import Layout, choose_layout
 from r1jax.sft_stage import SftConfig, sft_loss
@@ -147,16 +147,15 @@ def grpo_case(model: ModelConfig, mesh, config: GrpoConfig) -> Case:
     count = config.rows_at_a_time * config.micro_batches
     values = lambda *shape: by_batch(mesh, jax.ShapeDtypeStruct((count, *shape), jnp.float32))
     wide = config.sampling.max_new_tokens
-    batch = GrpoRows(arranged, values(wide), values(wide), values(), values(wide))
+    old = values(wide) if config.watch_mismatch else None
+    batch = GrpoRows(arranged, old, values(wide), values(), values(wide))
     step = make_train_step(
         layout.sums, make_optimizer(config.optimizer, 1), jax.tree.map(lambda x: x.sharding, state),
         router_bias_rate=config.router_bias_rate,
     )  # fmt: skip
     scalars = loss_scalars(config, np.ones(count), np.ones((count, wide), bool))
     arguments = state, batch, scalars
-    return Case(
-        step, arguments, {}, mesh, (policy_of(state),), passes=3, **_trained(config, config.micro_batches)
-    )
+    return Case(step, arguments, {}, mesh, (policy_of(state),), passes=3, **_trained(config, config.micro_batches))
 
 
 def score_case(model: ModelConfig, mesh, config: GrpoConfig) -> Case:
@@ -231,8 +230,8 @@ def prefill_case(model: ModelConfig, mesh, config: GrpoConfig) -> Case:
 def _lay_entries(model: ModelConfig, mesh, entries):
     """As the engine does."""
     with jax.set_mesh(mesh):
-        spec = lambda x: partition_spec(entry_axes(model, x))
-        return jax.tree.map(lambda x: placed(x, NamedSharding(mesh, spec(x))), entries)
+        sharding = NamedSharding(mesh, partition_spec(entry_axes(model)))
+    return jax.tree.map(lambda x: placed(x, sharding), entries)
 
 
 def decode_case(model: ModelConfig, mesh, config: GrpoConfig) -> Case:

@@ -38,7 +38,9 @@ def notes(records: list[dict]) -> list[str]:
                     f"{', '.join(collective['axes'])}, {_giga(collective['bytes'])}: {collective['suspicion']} "
                     f"({collective['place']})"
                 )
-        lines += [f"{record['program']}: not known and not counted in full: {what}" for what in record.get("unknown", ())]
+        lines += [
+            f"{record['program']}: not known and not counted in full: {what}" for what in record.get("unknown", ())
+        ]
     return lines
 
 

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from r1jax.generation.prefill import Prefixes
-from r1jax.models.cache import CacheDtype, Entries, init_cache, separate
+from r1jax.models.cache import CacheDtype, Entries, init_cache
 from r1jax.models.config import ModelConfig
+from r1jax.models.stacking import separate
 from r1jax.sharding import constrain, cut_axes
 
 
@@ -118,18 +119,14 @@ def cache_layers(config, cache) -> Layers:
     return separate(config, cache.dense), separate(config, cache.moe)
 
 
-def entry_axes(config: ModelConfig, x) -> tuple:
-    """Logical axes of a part of Entries, [L, B, S, C]: rows, and of keys and values heads; a latent belongs to all heads.
-
-    Scales of quantized entries are one a token.
-    """
-    flat = config.num_kv_heads and x.shape[-1] == config.cache_widths[0] and cut_axes("heads", config.num_kv_heads)
-    return "layers", "batch", None, "heads" if flat else None
+def entry_axes(config: ModelConfig) -> tuple:
+    """Logical axes of Entries, [L, B, K, ...], on the mesh in force: rows and heads; a latent belongs to all heads."""
+    return "layers", "batch", "heads" if config.num_kv_heads and cut_axes("heads", config.num_kv_heads) else None
 
 
 def lay_entries(config: ModelConfig, entries):
     """Entries laid over the mesh."""
-    return jax.tree.map(lambda x: constrain(x, entry_axes(config, x)), entries)
+    return jax.tree.map(lambda x: constrain(x, entry_axes(config)), entries)
 
 
 def emit(decoding: Decoding, slots: Slots, output: Output, token, logprob, where) -> tuple[Slots, Output]:
@@ -161,6 +158,6 @@ def first_slots(slots: Slots, count: int):
 def keep(slots, order):
     """These slots alone: of a NamedTuple of arrays by rows, but for `entries` and `fresh`, which are by layers first."""
     rows = {name: value[order] for name, value in slots._asdict().items() if name not in ("entries", "fresh")}
-    lay = lambda x: constrain(x[:, order], ("layers", "batch", None, "as_it_lies"))
+    lay = lambda x: constrain(x[:, order], ("layers", "batch", "as_it_lies"))
     layers = jax.tree.map(lay, {"entries": slots.entries, "fresh": slots.fresh})
     return slots._replace(**rows, **layers)
