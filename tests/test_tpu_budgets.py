@@ -54,7 +54,7 @@ def check(name: str, program: str) -> None:
     assert got["bytes"]["total"] <= 1.02 * want["bytes"]["total"] and got["headroom"] >= budget["config"]["headroom"]
     for figure in ("flops", "hbm_bytes", "collective_bytes"):
         assert got[figure] == pytest.approx(want[figure], rel=0.02), figure
-    told = lambda record: {(c["kind"], tuple(c["axes"]), c["suspicion"]) for c in record["collectives"] if c["suspicion"]}
+    told = lambda record: {(c["kind"], *c["axes"], c["suspicion"]) for c in record["collectives"] if c["suspicion"]}
     assert told(got) == told(want) and not got["unknown"]
 
 

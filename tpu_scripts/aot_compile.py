@@ -2,7 +2,7 @@
 
     python tpu_scripts/aot_compile.py --preset=qwen2_5_7b --topology=v5e:4x4 --grpo.sampling.max-new-tokens=3072
 
-Needs `pip install -e '.[tpu]'` and no TPU. Arguments are shapes: nothing is allocated. Settings are those of the stages.
+Needs `pip install -e '.[tpu]'` and no TPU. Arguments are shapes: nothing is allocated. Settings are the stages' own.
 Exits with 1 where a program does not fit the memory of a chip with the headroom asked for. How to read the table:
 docs/tpu.md.
 """
@@ -61,7 +61,7 @@ class Config:
     headroom: float = 0.15
     """Share of a chip's memory that must stay free."""
     search: bool = False
-    """Propose mesh, remat and micro-batches for the first of `programs`, sft or grpo, in place of compiling them all."""
+    """Propose mesh, remat and micro-batches for the first of `programs`, sft or grpo, in place of compiling all."""
     json: str = ""
     """The figures are written here, every collective among them."""
     hlo: str = ""

@@ -1,4 +1,4 @@
-"""What a compiled program does on one device: arithmetic, memory traffic, collectives, with loops counted as they run."""
+"""What a compiled program does on one device: arithmetic, memory traffic, collectives; loops count as they run."""
 
 import dataclasses
 import math
@@ -63,10 +63,10 @@ class Cost:
 
 
 def program_cost(program: Program, devices: int, *, branch=max, turns: int = 1) -> Cost:
-    """The cost of a parsed program on one of its `devices`; of a conditional, its costliest branch, or with min the other.
+    """The cost of a parsed program on one of its `devices`; of a conditional, the costliest branch, or with min another.
 
-    A loop that does not say how often it runs is named, and counted `turns` times where it has products, but for one that
-    has another such loop inside.
+    A loop that does not say how often it runs is named, and counted `turns` times where it has products and no other
+    such loop inside, else once.
     """
     done: dict[tuple[str, bool], Cost] = {}
 

@@ -101,7 +101,7 @@ def compile_case(case: Case, text: Path | None = None) -> Measures:
 
 
 def _branch(costs, key):
-    """Of two branches the cheaper, which is taken where experts are loaded evenly; of more, which are widths, the widest."""
+    """Of two branches the cheaper, taken where experts are loaded evenly; of more, which are widths, the widest."""
     costs = list(costs)
     return (min if len(costs) == 2 else max)(costs, key=key)
 
@@ -151,11 +151,12 @@ def suspicion(model: ModelConfig, mesh, collective: Collective) -> str:
 def describe_collectives(model: ModelConfig, case: Case, chip: Chip, cost: Cost) -> list[dict]:
     """One record for each kind, shape and place, the costliest first."""
     mesh, coordinates, merged = case.mesh, device_coordinates(case.mesh), {}
+    suspect = lambda one: "" if case.moves_weights else suspicion(model, mesh, one)
     for one in cost.collectives:
         key = one.kind, one.shape.dims, group_axes(mesh, one.groups), one.op_name
         record = merged.setdefault(key, {
             "kind": one.kind, "dtype": one.shape.dtype, "dims": one.shape.dims, "axes": key[2], "count": 0.0,
-            "bytes": 0.0, "seconds": 0.0, "place": one.op_name, "suspicion": "" if case.moves_weights else suspicion(model, mesh, one),
+            "bytes": 0.0, "seconds": 0.0, "place": one.op_name, "suspicion": suspect(one),
         })  # fmt: skip
         record["count"] += one.count
         record["bytes"] += one.bytes

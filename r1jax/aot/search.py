@@ -41,7 +41,7 @@ class Tried(NamedTuple):
 
 
 def candidate_meshes(model: ModelConfig, chips: int) -> list[MeshConfig]:
-    """Powers of two that multiply to the chips, along axes that this model has, and that its heads and experts divide by."""
+    """Powers of two that multiply to the chips, along axes that heads and experts divide by."""
     powers = [1 << shift for shift in range(chips.bit_length())]
     heads, experts = model.num_kv_heads or model.num_heads, max(model.num_experts, 1)
     fits = lambda axis, size, total: size <= WIDEST[axis] and total % size == 0

@@ -34,8 +34,8 @@ def notes(records: list[dict]) -> list[str]:
         for collective in record.get("collectives", ()):
             if collective["suspicion"]:
                 lines.append(
-                    f"{record['program']}: {collective['kind']} of {collective['dtype']}{list(collective['dims'])} over "
-                    f"{', '.join(collective['axes'])}, {_giga(collective['bytes'])}: {collective['suspicion']} "
+                    f"{record['program']}: {collective['kind']} of {collective['dtype']}{list(collective['dims'])} "
+                    f"over {', '.join(collective['axes'])}, {_giga(collective['bytes'])}: {collective['suspicion']} "
                     f"({collective['place']})"
                 )
         lines += [
@@ -47,20 +47,30 @@ def notes(records: list[dict]) -> list[str]:
 def markdown(budget: dict) -> str:
     """A file that --json wrote, as a table of Markdown with a line on what it is of."""
     config, records = budget["config"], budget["programs"]
-    sampling, sft = config["grpo"]["sampling"], config["sft"]
-    rows = config["grpo"]["packing"], sampling["prompts"] * sampling["group_size"] // config["grpo"]["mini_batches"]
-    sizes = lambda mesh: " x ".join(f"{axis}={size}" for axis, size in mesh.items() if size != 1) or "one chip"
-    meshes = {record["program"]: sizes(record["mesh"]) for record in records}
-    places = {place: [p for p in meshes if meshes[p] == place] for place in dict.fromkeys(meshes.values())}
-    lines = [
-        f"{config['topology']}; " + "; ".join(f"{', '.join(names)} on `{place}`" for place, names in places.items())
-        + f". GRPO: {rows[1]} completions an update in {config['grpo']['micro_batches']} micro-batches (packing {rows[0]}), "
-        f"prompts of {sampling['prompt_slots']}, completions of {sampling['max_new_tokens']} tokens; scoring: "
-        f"{sampling['prompts'] * sampling['group_size']} of them; SFT: {sft['batch_size']} rows of "
-        f"{sft['sequence_length']} in {sft['micro_batches']}; prefill: {sampling['prompts']} prompts, "
-        f"{sampling['prefill_rows']} at a time; decode: {sampling['slots']} slots, cache {sampling['cache_dtype']}.",
-        "",
-    ]  # fmt: skip
-    table = table_rows(records)
-    lines += ["| " + " | ".join(row) + " |" for row in table[:1]] + ["|" + "---|" * len(HEADS)]
-    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in table[1:]] + notes(records)) + "\n"
+    shown = lambda mesh: " x ".join(f"{axis}={size}" for axis, size in mesh.items() if size != 1) or "one chip"
+    sizes = _sizes(config)
+    what = [f"{r['program']} on `{shown(r['mesh'])}`" + sizes.get(r["program"], "") for r in records]
+    heads, *rows = table_rows(records)
+    line = lambda row: "| " + " | ".join(row) + " |"
+    table = [line(heads), "|" + "---|" * len(HEADS), *map(line, rows)]
+    return (
+        "\n".join([f"{config['topology']}: {'; '.join(what)}.", "", *table, *[f"\n{note}" for note in notes(records)]])
+        + "\n"
+    )
+
+
+def _sizes(config: dict) -> dict[str, str]:
+    """What each program works on."""
+    grpo, sampling, sft = config["grpo"], config["grpo"]["sampling"], config["sft"]
+    completions = sampling["prompts"] * sampling["group_size"]
+    update, parts = completions // grpo["mini_batches"], grpo["micro_batches"]
+    tokens = f"{sampling['prompt_slots']} + {sampling['max_new_tokens']} tokens"
+    width = sampling["prompt_slots"] + sampling["max_new_tokens"]
+    return {
+        "sft": f", {sft['batch_size']} rows of {sft['sequence_length']} tokens, micro-batches {sft['micro_batches']}",
+        "grpo": f", {update} completions of {tokens}, micro-batches {parts}, packing {grpo['packing']}",
+        "score": f", {completions} completions, {update // parts} at a time",
+        "prefill": f", {sampling['prompts']} prompts of {sampling['prompt_slots']}, "
+        f"{sampling['prefill_rows']} at a time",
+        "decode": f", {sampling['slots']} slots of {width}, cache {sampling['cache_dtype']}, {sampling['steps']} steps",
+    }

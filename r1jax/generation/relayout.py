@@ -16,9 +16,9 @@ FLOAT32 = ("router", "scale")
 def make_relayout(model: ModelConfig, mesh):
     """Compile relayout(params, router_bias) -> the same policy, for sampling on `mesh`.
 
-    Training cuts parameters along every axis it can, and gathers them for many tokens at once; a step of decoding has few
-    tokens, and wants weights that stay where they are, in half the bytes. The sampled numbers are the same: what is cast
-    here is what the model would cast.
+    Training cuts parameters along every axis it can, and gathers them for many tokens at once; a step of decoding has
+    few tokens, and wants weights that stay where they are, in half the bytes. The sampled numbers are the same: what is
+    cast here is what the model would cast.
 
     Args:
       mesh: of the devices that the parameters lie on, in the same order; see `reshape_mesh`.
