@@ -111,7 +111,9 @@ class MoE(nn.Module):
         # One axis of tokens, but where rows and lengths are cut over devices, each in its own way.
         tokens = x if on_several_devices() else x.reshape(-1, embed_dim)
         softmax = config.router_score == "softmax"
-        scores = (jax.nn.softmax if softmax else jax.nn.sigmoid)(tokens.astype(wide(tokens)) @ router)
+        # TPUs multiply float32 in one pass of bfloat16 unless told otherwise.
+        logits = jnp.dot(tokens.astype(wide(tokens)), router, precision=jax.lax.Precision.HIGHEST)
+        scores = (jax.nn.softmax if softmax else jax.nn.sigmoid)(logits)
         choose = partial(
             route,
             scores,
