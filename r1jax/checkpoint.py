@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 
 from r1jax.config import UserError
+from r1jax.hosts import place
 
 FOLDER = "checkpoints"
 
@@ -102,7 +103,7 @@ def restore(manager: ocp.CheckpointManager, *, arrays: dict[str, Any], facts: tu
 
 def _storable(leaf):
     """Orbax refuses arrays of size 0, such as the router bias of a model without experts: one zero stands for them."""
-    return leaf if leaf.size else jnp.zeros(1, leaf.dtype)
+    return leaf if leaf.size else place(np.zeros(1, leaf.dtype), leaf.sharding)
 
 
 def _abstract(leaf):
@@ -110,7 +111,7 @@ def _abstract(leaf):
 
 
 def _reshaped(wanted, stored):
-    return stored if wanted.size else jax.device_put(jnp.zeros(wanted.shape, wanted.dtype), wanted.sharding)
+    return stored if wanted.size else place(np.zeros(wanted.shape, wanted.dtype), wanted.sharding)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -77,8 +77,46 @@ def end_with_parent() -> None:
             sys.exit(1)
 
 
+ADDRESS, COUNT, INDEX = HOSTS = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+"""Environment variables that make this process one of several: host:port of the first, how many, and which it is."""
+HEARTBEAT_SECONDS = 60
+"""How long a host may be silent before all others end."""
+
+
+def connect(asked: bool) -> None:
+    """Join the other processes of this run, where `--distributed` or the environment says that there are some.
+
+    With the variables of `HOSTS` it is as they say; without, as jax finds out on TPU pods and under Slurm, Open MPI or
+    Kubernetes. Call before any device is asked for. From then on only the first host prints.
+
+    Raises:
+      UserError: some of the variables are missing, or are no numbers; or the others cannot be found.
+    """
+    said = {name: os.environ[name] for name in HOSTS if os.environ.get(name)}
+    if not asked and not said:
+        return
+    if said and (len(said) < len(HOSTS) or not (said[COUNT] + said[INDEX]).isdigit()):
+        raise UserError(
+            f"several hosts need {', '.join(HOSTS)}, the last two whole numbers; there is {said or 'nothing'}"
+        )
+    import jax
+
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM for itself
+    where = (said[ADDRESS], int(said[COUNT]), int(said[INDEX])) if said else ()
+    try:
+        jax.distributed.initialize(
+            *where, heartbeat_timeout_seconds=HEARTBEAT_SECONDS, shutdown_timeout_seconds=HEARTBEAT_SECONDS
+        )
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f"the hosts of this run do not find each other: {error}; see docs/tpu.md") from error
+    console.quiet = jax.process_index() > 0
+
+
 def run(main: Callable[[Any], None], config_class: type, presets: Mapping[str, Any] | None = None) -> None:
     """Parse the command line into `config_class` and run `main`.
+
+    `--distributed`, or the environment, makes this process one of several; see `connect`.
 
     Args:
       main: the experiment.
@@ -97,10 +135,12 @@ def run(main: Callable[[Any], None], config_class: type, presets: Mapping[str, A
     if presets:
         description += f"\n\n--preset {{{','.join(presets)}}} chooses the defaults of all options."
         default, arguments = _preset(presets, arguments)
+    distributed, arguments = "--distributed" in arguments, [a for a in arguments if a != "--distributed"]
     config = tyro.cli(config_class, description=description, args=arguments, default=default)
     if getattr(config, "seed", 0) < 0:  # not every command draws numbers
         _fail(f"--seed must be 0 or more, not {config.seed}")
     try:
+        connect(distributed)
         main(config)
     except UserError as error:
         _fail(str(error))

@@ -7,8 +7,14 @@ from pathlib import Path
 class JsonLines:
     """A file of JSON records, each with a `step`; appended one whole line at a time."""
 
-    def __init__(self, path: str | Path, *, resume_step: int):
-        """Open for appending; records later than `resume_step` are dropped, for those steps will be run again."""
+    def __init__(self, path: str | Path | None, *, resume_step: int):
+        """Open for appending; records later than `resume_step` are dropped, for those steps will be run again.
+
+        With None for a path, nothing is written.
+        """
+        self._file = None
+        if path is None:
+            return
         self.path = Path(path)
         kept = [record for record in read_json_lines(self.path) if record["step"] <= resume_step]
         partial = self.path.with_suffix(".partial")
@@ -17,8 +23,9 @@ class JsonLines:
         self._file = self.path.open("a")
 
     def write(self, record: dict) -> None:
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
+        if self._file:
+            self._file.write(json.dumps(record) + "\n")
+            self._file.flush()
 
 
 def read_json_lines(path: str | Path) -> list[dict]:

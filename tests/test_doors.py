@@ -16,6 +16,7 @@ DOORS = {
     "rewards": set(),
     "config": set(),
     "metrics": set(),
+    "hosts": {"config"},
     "optimizer": set(),
     "tasks": {"rewards"},
     "launch": {"config"},

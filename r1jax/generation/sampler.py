@@ -9,6 +9,7 @@ import numpy as np
 from r1jax.config import UserError
 from r1jax.generation import speculative
 from r1jax.generation.rollout import Rollout, generate
+from r1jax.hosts import place
 from r1jax.models.cache import CacheDtype
 from r1jax.models.config import ModelConfig
 from r1jax.sharding import batch_sharding, check_divides
@@ -108,7 +109,7 @@ def make_sampler(
 
     def sample(policy, prompts, lengths, key, *, resume: Rollout | None = None, budget: int | None = None) -> Rollout:
         keys = jax.vmap(partial(jax.random.fold_in, key))(np.arange(len(prompts)))
-        prompts, lengths, keys = jax.device_put((prompts, lengths, keys), batch_sharding(mesh))
+        prompts, lengths, keys = place((prompts, lengths, keys), batch_sharding(mesh))
         return generate(
             model, *policy, prompts, lengths, keys, eos_ids=eos_ids, stop=stop, resume=resume, budget=budget, **settings
         )
