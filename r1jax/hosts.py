@@ -71,10 +71,15 @@ def fetch(tree: Any) -> Any:
 
 
 def place(tree: Any, sharding) -> Any:
-    """Lay arrays that every host has whole out on the devices of all hosts; each host fills its own."""
-    if sharding.is_fully_addressable:
-        return jax.device_put(tree, sharding)
-    lay = lambda x: jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
+    """Lay numpy arrays that every host has whole, or arrays of all hosts, out on the devices of all hosts."""
+
+    def lay(x):
+        if sharding.is_fully_addressable:
+            return jax.device_put(x, sharding)
+        if isinstance(x, jax.Array):
+            return jax.jit(lambda x: x, out_shardings=sharding)(x)
+        return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
+
     return jax.tree.map(lay, tree)
 
 

@@ -6,6 +6,7 @@ import os
 import shlex
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -155,6 +156,14 @@ def run(main: Callable[[Any], None], config_class: type, presets: Mapping[str, A
         console.print(f"{stop}\n  {resume_command()}", soft_wrap=True, markup=False)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception:
+        if not several_hosts():
+            raise
+        traceback.print_exc()
+        _fail(
+            "this host cannot go on without the others; if the error is about connections, another one has ended, and "
+            f"its output says why. Start all of them again: what is saved stays\n  {resume_command()}"
+        )
 
 
 def _preset(presets: Mapping[str, Any], arguments: list[str]) -> tuple[Any, list[str]]:
@@ -172,8 +181,16 @@ def _preset(presets: Mapping[str, Any], arguments: list[str]) -> tuple[Any, list
     return presets[names[0]], left
 
 
+def several_hosts() -> bool:
+    """Whether this process has joined others."""
+    return "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized()
+
+
 def _fail(message: str) -> None:
     Console(stderr=True, highlight=False, markup=False).print(f"error: {message}", style="red", soft_wrap=True)
+    if several_hosts():  # at once: a host that waits for the others, to end with them, keeps them waiting
+        sys.stdout.flush()
+        os._exit(1)
     sys.exit(1)
 
 
