@@ -84,18 +84,20 @@ HEARTBEAT_SECONDS = 60
 """How long a host may be silent before all others end."""
 
 
-def connect(asked: bool) -> None:
+def connect(asked: bool, *, allowed: bool = True) -> None:
     """Join the other processes of this run, where `--distributed` or the environment says that there are some.
 
     With the variables of `HOSTS` it is as they say; without, as jax finds out on TPU pods and under Slurm, Open MPI or
     Kubernetes. Call before any device is asked for. From then on only the first host prints.
 
     Raises:
-      UserError: some of the variables are missing, or are no numbers; or the others cannot be found.
+      UserError: it is not `allowed`; some of the variables are missing, or are no numbers; or the others cannot be found.
     """
     said = {name: os.environ[name] for name in HOSTS if os.environ.get(name)}
     if not asked and not said:
         return
+    if not allowed:
+        raise UserError(f"this command runs on one host; leave out --distributed, and unset {', '.join(HOSTS)}")
     if said and (len(said) < len(HOSTS) or not (said[COUNT] + said[INDEX]).isdigit()):
         raise UserError(
             f"several hosts need {', '.join(HOSTS)}, the last two whole numbers; there is {said or 'nothing'}"
@@ -114,16 +116,22 @@ def connect(asked: bool) -> None:
     console.quiet = jax.process_index() > 0
 
 
-def run(main: Callable[[Any], None], config_class: type, presets: Mapping[str, Any] | None = None) -> None:
+def run(
+    main: Callable[[Any], None],
+    config_class: type,
+    presets: Mapping[str, Any] | None = None,
+    *,
+    on_several_hosts: bool = False,
+) -> None:
     """Parse the command line into `config_class` and run `main`.
-
-    `--distributed`, or the environment, makes this process one of several; see `connect`.
 
     Args:
       main: the experiment.
       config_class: a frozen dataclass, every field of which is an option.
       presets: name -> configuration whose values are the defaults where `--preset NAME` is given; the first is taken
         where it is not.
+      on_several_hosts: whether `main` can be one of several processes, which `--distributed` or the environment makes
+        it; see `connect`.
 
     Exits with 0 where it is done or was stopped on request, 1 for a user's mistake, 2 for an unknown option.
     """
@@ -141,7 +149,7 @@ def run(main: Callable[[Any], None], config_class: type, presets: Mapping[str, A
     if getattr(config, "seed", 0) < 0:  # not every command draws numbers
         _fail(f"--seed must be 0 or more, not {config.seed}")
     try:
-        connect(distributed)
+        connect(distributed, allowed=on_several_hosts)
         main(config)
     except UserError as error:
         _fail(str(error))

@@ -127,3 +127,124 @@ def test_a_host_reads_what_its_devices_hold(hosts, rows, share):
 def test_a_mesh_whose_hosts_overlap_is_refused():
     with pytest.raises(UserError, match=r"\[\[0, 1\], \[1, 2\]\].*change --mesh"):
         share_of(FakeSharding([0, 0, 1, 1], [0, 1, 1, 2]))
+
+
+PRETRAIN = ["--tokenizer", BASE_MODEL, "--batch-size", 8, "--sequence-length", 48, "--updates", 6, "--save-every", 1]
+MESHES = {
+    "fsdp": ["fsdp", 8],
+    "data": ["data", 8, "fsdp", 1],
+    "data, fsdp, expert": ["data", 2, "fsdp", 2, "expert", 2],
+    "expert": ["fsdp", 1, "expert", 8],
+    "fsdp, expert, tensor": ["fsdp", 2, "expert", 2, "tensor", 2],
+    "data, expert, sequence": ["data", 2, "fsdp", 1, "expert", 2, "sequence", 2],
+}
+
+
+def mesh_options(sizes: list) -> list:
+    return [f"--mesh.{word}" if isinstance(word, str) else word for word in sizes]
+
+
+def pretrain(workdir: Path, *options) -> list:
+    return [ROOT / "experiments" / "pretrain.py", "--workdir", workdir, *PRETRAIN, *options]
+
+
+@pytest.fixture(scope="module")
+def one_process(environment, tmp_path_factory):
+    """The workdir of a small pre-training of a mixture of experts, on one device."""
+    workdir = tmp_path_factory.mktemp("one") / "run"
+    finish(
+        [
+            subprocess.Popen(
+                [sys.executable, *map(str, pretrain(workdir))], env=environment, stdout=-1, stderr=-1, text=True
+            )
+        ]
+    )
+    return workdir
+
+
+def assert_same_training(workdir: Path, reference: Path, tolerance: float = 1e-5) -> None:
+    """The same losses, final parameters and router bias."""
+    ours, theirs = (final_arrays(folder, ("params", "router_bias")) for folder in (workdir, reference))
+    assert ours.keys() == theirs.keys() and any("router_bias" in name for name in theirs)
+    for name, value in theirs.items():
+        np.testing.assert_allclose(ours[name], value, rtol=0, atol=tolerance, err_msg=name)
+    ours, theirs = (read_json_lines(folder / "metrics.jsonl") for folder in (workdir, reference))
+    assert [record["step"] for record in ours] == [record["step"] for record in theirs] == [1, 2, 3, 4, 5, 6]
+    for name in ("loss", "grad_norm", "param_norm", "entropy", "max_violation"):
+        np.testing.assert_allclose([r[name] for r in ours], [r[name] for r in theirs], rtol=tolerance, err_msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sizes", MESHES.values(), ids=MESHES)
+def test_six_meshes_of_eight_devices_train_as_one_device(environment, one_process, tmp_path, sizes):
+    flags = {"XLA_FLAGS": f"{QUICK_COMPILE} --xla_force_host_platform_device_count=8"}
+    command = [sys.executable, *map(str, pretrain(tmp_path / "run", *mesh_options(sizes)))]
+    finish([subprocess.Popen(command, env=environment | flags, stdout=-1, stderr=-1, text=True)])
+    assert_same_training(tmp_path / "run", one_process)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("count", "sizes"),
+    [(2, ["fsdp", 2]), (4, ["data", 2, "fsdp", 1, "expert", 2]), (2, ["fsdp", 1, "tensor", 2])],
+)
+def test_several_processes_train_as_one_device(environment, one_process, tmp_path, count, sizes):
+    outputs = finish(start_hosts(count, pretrain(tmp_path / "run", *mesh_options(sizes)), environment))
+    assert "pretrain" in outputs[0] and not any("pretrain" in output for output in outputs[1:]), "the first alone logs"
+    assert_same_training(tmp_path / "run", one_process)
+
+
+@pytest.mark.slow
+def test_killed_stopped_and_relaunched_on_fewer_hosts(environment, one_process, tmp_path):
+    """kill -9 of one of four at a random point ends the others; SIGTERM to all saves; two go on to the same end."""
+    workdir, rng = tmp_path / "run", random.Random(time.time_ns())
+    processes = start_hosts(4, pretrain(workdir), environment)
+    wait_for(lambda: lines(workdir / "metrics.jsonl") >= 1, processes[0])
+    time.sleep(rng.uniform(0, 1))
+    victim = rng.randrange(4)
+    assert processes[victim].poll() is None
+    processes[victim].kill()
+    codes = (1, -signal.SIGABRT, -signal.SIGKILL)
+    outputs = finish(processes, codes)
+    assert all(process.returncode for process in processes)
+    assert any("Start all of them again" in output or "coordination" in output.lower() for output in outputs)
+
+    saved = lines(workdir / "metrics.jsonl")
+    processes = start_hosts(4, pretrain(workdir), environment)
+    wait_for(lambda: lines(workdir / "metrics.jsonl") > saved, processes[0])
+    for process in processes:
+        process.send_signal(signal.SIGTERM)
+    outputs = finish(processes)
+    assert "to resume" in outputs[0]
+    done = lines(workdir / "metrics.jsonl")
+    assert (workdir / "checkpoints" / str(done)).exists()
+    finish(start_hosts(2, pretrain(workdir), environment))
+    assert_same_training(workdir, one_process)
+
+
+@pytest.mark.slow
+def test_two_processes_learn_by_reinforcement_as_one(environment, finished_run, tmp_path):
+    """The same samples, rewards and steps; kill -9 of one in between."""
+    workdir = tmp_path / "run"
+    command = [ROOT / "experiments" / "r1_zero.py", "--workdir", workdir, *SMALL]
+    processes = start_hosts(2, command, environment)
+    wait_for(lambda: lines(workdir / "metrics.jsonl") >= 2, processes[0])
+    processes[1].kill()
+    finish(processes, (1, -signal.SIGABRT, -signal.SIGKILL))
+    finish(start_hosts(2, command, environment))
+    assert read_json_lines(workdir / "samples.jsonl") == read_json_lines(finished_run / "samples.jsonl")
+    for ours, theirs in zip(
+        *(read_json_lines(folder / "metrics.jsonl") for folder in (workdir, finished_run)), strict=True
+    ):
+        for name in ("reward", "mean_response_tokens", "zero_variance_groups"):
+            assert ours[name] == theirs[name], name
+        for name in ("grad_norm", "entropy", "param_norm", "kl"):
+            np.testing.assert_allclose(ours[name], theirs[name], rtol=2e-3, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.slow
+def test_a_command_for_one_host_says_so(environment):
+    command = [ROOT / "experiments" / "evaluate.py", "--distributed"]
+    process = subprocess.Popen([sys.executable, *command], env=environment, stdout=-1, stderr=-1, text=True)
+    (output,) = finish([process], (1,))
+    assert "runs on one host; leave out --distributed" in output
