@@ -1,20 +1,26 @@
 """Runs of several processes on loopback: the same numbers as on one, whoever is killed or stopped, whoever goes on."""
 
 import json
+import random
+import signal
 import socket
 import subprocess
 import sys
+import time
 from collections import Counter
+from pathlib import Path
 
 import hosts_child
 import numpy as np
 import pytest
-from conftest import ROOT
-from test_resume import final_arrays
+from conftest import QUICK_COMPILE, ROOT, SMALL
+from test_resume import final_arrays, lines, wait_for
 
 from r1jax import checkpoint, launch
 from r1jax.config import UserError
 from r1jax.hosts import Share, share_of
+from r1jax.metrics import read_json_lines
+from r1jax.tasks import BASE_MODEL
 
 
 def start_hosts(count: int, command: list, environment: dict) -> list[subprocess.Popen]:
