@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from r1jax.config import UserError
+from r1jax.config import UserError, as_path
 from r1jax.hosts import place
 
 FOLDER = "checkpoints"
@@ -25,7 +25,8 @@ def open_checkpoints(workdir: str | Path, *, keep: int = 2) -> ocp.CheckpointMan
 
 def _manager(workdir: str | Path, **options) -> ocp.CheckpointManager:
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # what goes wrong is raised, and said once by r1jax
-    folder = (Path(workdir) / FOLDER).absolute()
+    folder = as_path(workdir) / FOLDER
+    folder = folder.absolute() if isinstance(folder, Path) else folder
     return ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(**options))
 
 
@@ -134,7 +135,7 @@ def open_parent(folder: str | Path) -> Parent:
     Raises:
       UserError: no such folder, no finished checkpoint in it, or one that r1jax did not write; says which.
     """
-    folder = Path(folder)
+    folder = as_path(folder)
     if not folder.is_dir():
         raise UserError(f"--init={folder}: no such folder; give the workdir of an earlier stage")
     if not (folder / FOLDER).is_dir():

@@ -7,14 +7,14 @@ function here is what one would write without it.
 
 import json
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from r1jax.config import UserError
+from r1jax.config import UserError, as_path
 
 
 def is_first() -> bool:
@@ -53,11 +53,11 @@ def on_first(function: Callable, *arguments, **options) -> Any:
             result = function(*arguments, **options)
         except UserError as raised:
             error = str(raised)
-    is_path = isinstance(result, Path)
+    is_path = isinstance(result, PurePath)
     result, is_path, error = gather([str(result) if is_path else result, is_path, error])[0]
     if error is not None:
         raise UserError(error)
-    return Path(result) if is_path else result
+    return as_path(result) if is_path else result
 
 
 def fetch(tree: Any) -> Any:
