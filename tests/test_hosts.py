@@ -20,7 +20,8 @@ from r1jax import checkpoint, launch
 from r1jax.config import UserError
 from r1jax.hosts import Share, share_of
 from r1jax.metrics import read_json_lines
-from r1jax.tasks import BASE_MODEL
+from r1jax.sharding import MeshConfig, make_mesh
+from r1jax.tasks import WORLD_MODEL
 
 
 def start_hosts(count: int, command: list, environment: dict) -> list[subprocess.Popen]:
@@ -99,6 +100,12 @@ def test_half_a_description_of_the_hosts_is_an_error(monkeypatch, said):
         launch.connect(False)
 
 
+def test_a_host_of_several_that_joined_none_is_told(monkeypatch):
+    monkeypatch.setattr("jax.process_count", lambda: 4)
+    with pytest.raises(UserError, match="4 hosts, which must join each other: add --distributed"):
+        make_mesh(MeshConfig())
+
+
 class FakeDevice:
     """A device of a host, for meshes of hosts that are not there."""
 
@@ -135,7 +142,7 @@ def test_a_mesh_whose_hosts_overlap_is_refused():
         share_of(FakeSharding([0, 0, 1, 1], [0, 1, 1, 2]))
 
 
-PRETRAIN = ["--tokenizer", BASE_MODEL, "--batch-size", 8, "--sequence-length", 48, "--updates", 6, "--save-every", 1]
+PRETRAIN = ["--tokenizer", WORLD_MODEL, "--batch-size", 8, "--sequence-length", 48, "--updates", 6, "--save-every", 1]
 MESHES = {
     "fsdp": ["fsdp", 8],
     "data": ["data", 8, "fsdp", 1],
@@ -174,7 +181,7 @@ def assert_same_training(workdir: Path, reference: Path, tolerance: float = 1e-5
     assert ours.keys() == theirs.keys() and any("router_bias" in name for name in theirs)
     for name, value in theirs.items():
         np.testing.assert_allclose(ours[name], value, rtol=0, atol=tolerance, err_msg=name)
-    ours, theirs = (read_json_lines(folder / "metrics.jsonl") for folder in (workdir, reference))
+    ours, theirs = (read_json_lines(f"{folder}/metrics.jsonl") for folder in (workdir, reference))
     assert [record["step"] for record in ours] == [record["step"] for record in theirs] == [1, 2, 3, 4, 5, 6]
     for name in ("loss", "grad_norm", "param_norm", "entropy", "max_violation"):
         np.testing.assert_allclose([r[name] for r in ours], [r[name] for r in theirs], rtol=tolerance, err_msg=name)
@@ -192,7 +199,7 @@ def test_six_meshes_of_eight_devices_train_as_one_device(environment, one_proces
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("count", "sizes"),
-    [(2, ["fsdp", 2]), (4, ["data", 2, "fsdp", 1, "expert", 2]), (2, ["fsdp", 1, "tensor", 2])],
+    [(2, ["fsdp", 2]), (4, ["data", 2, "fsdp", 1, "expert", 2]), (2, ["fsdp", 1, "sequence", 2])],
 )
 def test_several_processes_train_as_one_device(environment, one_process, tmp_path, count, sizes):
     outputs = finish(start_hosts(count, pretrain(tmp_path / "run", *mesh_options(sizes)), environment))
