@@ -77,10 +77,14 @@ def place(tree: Any, sharding) -> Any:
         if sharding.is_fully_addressable:
             return jax.device_put(x, sharding)
         if isinstance(x, jax.Array):
-            return jax.jit(lambda x: x, out_shardings=sharding)(x)
+            return jax.jit(_same, out_shardings=sharding)(x)
         return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
 
     return jax.tree.map(lay, tree)
+
+
+def _same(x):
+    return x
 
 
 class Share(NamedTuple):

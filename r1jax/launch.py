@@ -113,7 +113,16 @@ def connect(asked: bool, *, allowed: bool = True) -> None:
         )
     except (ValueError, RuntimeError) as error:
         raise UserError(f"the hosts of this run do not find each other: {error}; see docs/tpu.md") from error
-    console.quiet = jax.process_index() > 0
+    console.quiet, sys.excepthook = jax.process_index() > 0, _end_at_once
+
+
+def _end_at_once(kind, error, trace) -> None:
+    """What one of several hosts does of an exception that is its last."""
+    traceback.print_exception(kind, error, trace)
+    _fail(
+        "this host cannot go on. Where the error is about connections or collectives, another one has ended, and its "
+        f"output says why. Start all of them again; what is saved stays:\n  {resume_command()}"
+    )
 
 
 def run(
@@ -144,6 +153,8 @@ def run(
     if presets:
         description += f"\n\n--preset {{{','.join(presets)}}} chooses the defaults of all options."
         default, arguments = _preset(presets, arguments)
+    if on_several_hosts:
+        description += "\n\n--distributed makes this one of several processes, one on each host (docs/tpu.md)."
     distributed, arguments = "--distributed" in arguments, [a for a in arguments if a != "--distributed"]
     config = tyro.cli(config_class, description=description, args=arguments, default=default)
     if getattr(config, "seed", 0) < 0:  # not every command draws numbers
@@ -164,14 +175,6 @@ def run(
         console.print(f"{stop}\n  {resume_command()}", soft_wrap=True, markup=False)
     except KeyboardInterrupt:
         sys.exit(130)
-    except Exception:
-        if not several_hosts():
-            raise
-        traceback.print_exc()
-        _fail(
-            "this host cannot go on without the others; if the error is about connections, another one has ended, and "
-            f"its output says why. Start all of them again: what is saved stays\n  {resume_command()}"
-        )
 
 
 def _preset(presets: Mapping[str, Any], arguments: list[str]) -> tuple[Any, list[str]]:

@@ -58,6 +58,8 @@ def test_two_hosts_agree(two_hosts):
         assert found["fetched"] and found["keys"] == [[0, row] for row in range(hosts_child.BATCH)]
         assert found["gathered"] == ["x", "x" * 6]
         assert found["flags"] == [True, False]
+        first_round, all_rounds = found["compiled"]
+        assert 0 < first_round == all_rounds, "a second round compiled something"
         assert found["first"] == "of 0" and found["refusal"] == "the first host cannot"
 
 
