@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 from conftest import QUICK_COMPILE, ROOT, SMALL
 from test_resume import final_arrays, lines, wait_for
+from test_sft_stage import SMALL as SFT
+from test_sft_stage import data  # noqa: F401
 
 from r1jax import checkpoint, launch
 from r1jax.config import UserError
@@ -263,3 +265,30 @@ def test_a_command_for_one_host_says_so(environment):
     process = subprocess.Popen([sys.executable, *command], env=environment, stdout=-1, stderr=-1, text=True)
     (output,) = finish([process], (1,))
     assert "runs on one host; leave out --distributed" in output
+
+
+@pytest.mark.slow
+def test_two_hosts_fine_tune_on_shares_and_one_goes_on(environment, experiment, data, tmp_path):
+    """SIGTERM to one of two saves both; what one then makes of it is what one alone makes of all the documents."""
+    finish([experiment("sft", "--workdir", tmp_path / "one", "--data", data, "--init", WORLD_MODEL, *SFT)])
+    command = [
+        ROOT / "experiments" / "sft.py",
+        "--data",
+        data,
+        "--init",
+        WORLD_MODEL,
+        *SFT,
+        "--workdir",
+        tmp_path / "two",
+    ]
+    processes = start_hosts(2, command, environment)
+    wait_for((tmp_path / "two" / "checkpoints" / "2").exists, processes[0])
+    processes[1].terminate()
+    outputs = finish(processes)
+    assert "to resume" in outputs[0] and not (tmp_path / "two" / "summary.json").exists()
+    finish([experiment("sft", *command[1:])])
+    ours, theirs = (final_arrays(tmp_path / name, ("params", "router_bias")) for name in ("two", "one"))
+    for name, value in theirs.items():
+        np.testing.assert_allclose(ours[name], value, rtol=0, atol=1e-5, err_msg=name)
+    ours, theirs = (read_json_lines(tmp_path / name / "metrics.jsonl")[-1] for name in ("two", "one"))
+    np.testing.assert_allclose(ours["loss"], theirs["loss"], rtol=1e-5)
