@@ -1,11 +1,8 @@
 """Workdirs in a bucket: an emulator of Google Cloud Storage on loopback, all else as it is in a run."""
 
-import socket
-
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_hosts import assert_same_training, finish, one_process, pretrain, start_hosts
 
 from r1jax import checkpoint
 from r1jax.config import UserError, as_path, claim_workdir
@@ -13,28 +10,6 @@ from r1jax.data.tokenizer import load_tokenizer
 from r1jax.metrics import JsonLines, read_json, read_json_lines, write_json
 from r1jax.optimizer import OptimizerConfig
 from r1jax.tasks import BASE_MODEL
-
-emulator = pytest.importorskip("gcp_storage_emulator.server")
-pytest.importorskip("gcsfs")
-__all__ = ["one_process"]
-
-
-@pytest.fixture(scope="module")
-def storage():
-    """Environment variables by which orbax, tensorstore and gcsfs find a bucket of the name "bucket"."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = emulator.create_server("127.0.0.1", port, in_memory=True, default_bucket="bucket")
-    server.start()
-    where = f"http://127.0.0.1:{port}"
-    variables = {"STORAGE_EMULATOR_HOST": where, "TENSORSTORE_GCS_HTTP_URL": where}
-    with pytest.MonkeyPatch.context() as patch:
-        variables |= {"GOOGLE_AUTH_TOKEN_FOR_TESTING": "none", "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"}
-        for name, value in variables.items():
-            patch.setenv(name, value)
-        yield variables
-    server.stop()
 
 
 def test_what_a_stage_writes_is_read_back_from_a_bucket(storage):
@@ -81,9 +56,3 @@ def test_other_storage_and_what_is_missing_are_named(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match="needs gcsfs; pip install gcsfs"):
         as_path("gs://bucket/run")
-
-
-@pytest.mark.slow
-def test_two_hosts_that_share_nothing_but_a_bucket(storage, environment, one_process):
-    finish(start_hosts(2, pretrain("gs://bucket/pretrain"), environment | storage))
-    assert_same_training("gs://bucket/pretrain", one_process)

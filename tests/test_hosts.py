@@ -16,7 +16,6 @@ import pytest
 from conftest import QUICK_COMPILE, ROOT, SMALL
 from test_resume import final_arrays, lines, wait_for
 from test_sft_stage import SMALL as SFT
-from test_sft_stage import data  # noqa: F401
 
 from r1jax import checkpoint, launch
 from r1jax.config import UserError
@@ -268,27 +267,24 @@ def test_a_command_for_one_host_says_so(environment):
 
 
 @pytest.mark.slow
-def test_two_hosts_fine_tune_on_shares_and_one_goes_on(environment, experiment, data, tmp_path):
+def test_two_hosts_fine_tune_on_shares_and_one_goes_on(environment, experiment, conversations, tmp_path):
     """SIGTERM to one of two saves both; what one then makes of it is what one alone makes of all the documents."""
-    finish([experiment("sft", "--workdir", tmp_path / "one", "--data", data, "--init", WORLD_MODEL, *SFT)])
-    command = [
-        ROOT / "experiments" / "sft.py",
-        "--data",
-        data,
-        "--init",
-        WORLD_MODEL,
-        *SFT,
-        "--workdir",
-        tmp_path / "two",
-    ]
-    processes = start_hosts(2, command, environment)
+    finish([experiment("sft", "--workdir", tmp_path / "one", "--data", conversations, "--init", WORLD_MODEL, *SFT)])
+    options = ["--workdir", tmp_path / "two", "--data", conversations, "--init", WORLD_MODEL, *SFT]
+    processes = start_hosts(2, [ROOT / "experiments" / "sft.py", *options], environment)
     wait_for((tmp_path / "two" / "checkpoints" / "2").exists, processes[0])
     processes[1].terminate()
     outputs = finish(processes)
     assert "to resume" in outputs[0] and not (tmp_path / "two" / "summary.json").exists()
-    finish([experiment("sft", *command[1:])])
+    finish([experiment("sft", *options)])
     ours, theirs = (final_arrays(tmp_path / name, ("params", "router_bias")) for name in ("two", "one"))
     for name, value in theirs.items():
         np.testing.assert_allclose(ours[name], value, rtol=0, atol=1e-5, err_msg=name)
     ours, theirs = (read_json_lines(tmp_path / name / "metrics.jsonl")[-1] for name in ("two", "one"))
     np.testing.assert_allclose(ours["loss"], theirs["loss"], rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_two_hosts_that_share_nothing_but_a_bucket(storage, environment, one_process):
+    finish(start_hosts(2, pretrain("gs://bucket/pretrain"), environment | storage))
+    assert_same_training("gs://bucket/pretrain", one_process)
