@@ -54,6 +54,9 @@ class GrpoConfig:
     max_extra_batches: int = 0
     """Dynamic sampling (DAPO): batches of problems that may be sampled besides, until all groups differ in accuracy; 0
     for none. Those that are still missing then are filled up by groups without advantage."""
+    watch_mismatch: bool = True
+    """Compute the policy's log-probabilities before the updates, and compare them with the sampler's. Without, and with
+    one mini-batch, an update takes its own as the old ones, which they are: one pass less over all completions."""
     mismatch_alarm: float = 1e-3
     """KL from sampler to trainer, in nats a token, above which a run warns. In arXiv 2510.11370 a dense model has 6.4e-4
     in bfloat16, a mixture of experts that went on to collapse 1.5e-3, and 7.5e-4 with its routing replayed."""
@@ -76,6 +79,11 @@ class GrpoConfig:
             raise UserError(
                 f"{prompts} prompts x {group_size} completions = {rows} rows do not divide into "
                 f"{self.mini_batches} mini-batches of {self.micro_batches} micro-batches"
+            )
+        if not self.watch_mismatch and self.mini_batches > 1:
+            raise UserError(
+                f"--grpo.no-watch-mismatch needs --grpo.mini-batches 1, not {self.mini_batches}: from the second update on "
+                "the policy is another than the one that sampled, whose log-probabilities must have been computed before"
             )
         if self.reference_every % self.mini_batches:
             raise UserError(

@@ -54,8 +54,8 @@ def correlation(x, y) -> float:
 
 
 def is_alarming(figures: dict, alarm: float) -> bool:
-    """Whether the KL from the sampler to the trainer is above `alarm`, or is no number."""
-    return not figures["mismatch_kl"] <= alarm
+    """Whether the KL from the sampler to the trainer, where it was measured, is above `alarm` or is no number."""
+    return not figures.get("mismatch_kl", 0.0) <= alarm
 
 
 def warning(figures: dict, alarm: float, *, dtype: str, replaying: bool) -> str:

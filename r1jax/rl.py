@@ -42,8 +42,9 @@ class GrpoRows(NamedTuple):
 
     rows: Rows
     """Or anything else that has a mask and whose log-probabilities can be told, such as packed rows."""
-    old_logprobs: jax.Array
-    """[B, T] float32."""
+    old_logprobs: jax.Array | None
+    """[B, T] float32. None says that the policy itself sampled the rows, as in the first update after a rollout: then its
+    own are the old ones, and no pass need compute them before."""
     ref_logprobs: jax.Array
     """[B, T] float32."""
     advantages: jax.Array
@@ -187,11 +188,12 @@ def grpo_batch_loss(
     temperature = scalars["temperature"]
     logprobs, entropy, routing = logprobs_of(model, params, router_bias, batch.rows, temperature=temperature)
     mask, weights = batch.rows.mask, None
+    old_logprobs = old_logprobs_of(batch, logprobs)
     if "importance_cap" in scalars:
-        mismatch = token_ratio(log_ratio(batch.old_logprobs, batch.sampler_logprobs, mask))
+        mismatch = token_ratio(log_ratio(old_logprobs, batch.sampler_logprobs, mask))
         weights = truncated_importance(mismatch, cap=scalars["importance_cap"])
     loss, count, metrics = grpo_sums(
-        logprobs, batch.old_logprobs, batch.ref_logprobs, batch.advantages, mask,
+        logprobs, old_logprobs, batch.ref_logprobs, batch.advantages, mask,
         clip_epsilon=scalars["clip_epsilon"], clip_epsilon_high=scalars.get("clip_epsilon_high"),
         kl_coef=scalars["kl_coef"], weights=weights,
     )  # fmt: skip
@@ -200,6 +202,11 @@ def grpo_batch_loss(
         balance = scalars["balance_weight"] * routing.balance.sum()
         loss, metrics["balance_loss"] = loss + balance, balance
     return LossOutput(loss, count, metrics, routing.load)
+
+
+def old_logprobs_of(batch: GrpoRows, logprobs) -> jax.Array:
+    """The old policy's log-probabilities [B, T]: those of the rows, or where they have none the policy's own `logprobs`."""
+    return jax.lax.stop_gradient(logprobs) if batch.old_logprobs is None else batch.old_logprobs
 
 
 def sorted_by_length(sums_fn, rows_at_a_time: int, lengths: tuple[int, ...]):

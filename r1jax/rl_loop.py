@@ -122,7 +122,9 @@ def make_grpo_iteration(
         """Old and reference log-probabilities, the share of routing decisions that differ, and of padding."""
         rows, places = layout.arrange(rows._replace(recorded=experts))
         rows = put(rows)
-        if config.replay_routing:
+        if not config.watch_mismatch:
+            experts, scored = None, None
+        elif config.replay_routing:
             scored = layout.score(*weights, rows._replace(replay=rows.recorded), sampling.temperature)
         else:
             scored = layout.score(*weights, rows, sampling.temperature)
@@ -160,15 +162,16 @@ def make_grpo_iteration(
         experts, sampler = experts_of(rollout), rollout.sampler_logprobs.reshape(host_rows.mask.shape)
         old, ref, routing, scored = compute_logprobs(weights, reference, host_rows, experts)
         old, ref = fetch((old, ref))
-        old_of_groups = old.reshape(rollout.mask.shape)
-        compared = rollout.sampler_logprobs, old_of_groups, rollout.mask
-        metrics |= compare(*compared) | routing
+        metrics |= routing
         if rollout.drafts is not None:
             metrics["draft_acceptance"] = float(rollout.accepted.sum() / max(rollout.drafts.sum(), 1))
-        worst, codec = [], asked.codec or tokenizer
-        if is_alarming(metrics, config.mismatch_alarm):
-            places = worst_tokens(*compared, WORST_TOKENS)
-            worst = describe_tokens(places, rollout.tokens, *compared[:2], codec.decode)
+        worst = []
+        if config.watch_mismatch:
+            compared = rollout.sampler_logprobs, old.reshape(rollout.mask.shape), rollout.mask
+            metrics |= compare(*compared)
+            if is_alarming(metrics, config.mismatch_alarm):
+                places, codec = worst_tokens(*compared, WORST_TOKENS), asked.codec or tokenizer
+                worst = describe_tokens(places, rollout.tokens, *compared[:2], codec.decode)
         clock.tick("scoring")
 
         groups = wait()

@@ -161,7 +161,8 @@ def test_splash_attention_is_attention_with_odd_lengths_segments_and_a_narrower_
 def test_splash_attention_shares_keys_among_heads():
     query, key, value = draw(0, 1, 128, 4, 128), draw(1, 1, 128, 2, 128), draw(2, 1, 128, 2, 128)
     places = jnp.arange(128)[None]
-    want = grouped_attention(query, [(key, value, attention_mask(places, places))], scale=0.1)
+    part = key.transpose(0, 2, 3, 1), value.transpose(0, 2, 1, 3), attention_mask(places, places)
+    want = grouped_attention(query, [part], scale=0.1)
     got = splash_attend(query, key, value, jnp.ones((1, 128), jnp.int32), scale=0.1, interpret=True)
     np.testing.assert_allclose(got, want, atol=2e-5)
 

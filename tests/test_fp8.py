@@ -14,7 +14,7 @@ import optax
 import pytest
 import torch
 
-from r1jax.models.cache import Cache, init_cache, write_cache
+from r1jax.models.cache import Cache, init_cache, slice_slots, write_cache
 from r1jax.models.presets import miniature, student
 from r1jax.models.transformer import forward, init_params, output_head
 from r1jax.ops.fp8 import Recipe, fp8_linear, fp8_ragged
@@ -316,7 +316,7 @@ def test_cached_decoding_is_the_uncached_model_but_for_the_rounding_of_kv_up():
     @compile_fast
     def run(params):
         whole, entries, _ = forward(config, params, bias, TOKENS, POSITIONS)
-        dense, moe = jax.tree.map(lambda x: x[:, :, :20], (entries.dense, entries.moe))
+        dense, moe = slice_slots((entries.dense, entries.moe), 0, 20)
         cache = write_cache(init_cache(config, 8, 24), Cache(dense, moe, POSITIONS[:, :20]), 0)
         last, _, _ = forward(config, params, bias, TOKENS[:, 20:], POSITIONS[:, 20:], cache=cache)
         return whole[:, 20:], last

@@ -14,7 +14,7 @@ import optax
 import pytest
 
 from r1jax.config import to_dict
-from r1jax.models.cache import init_cache, write_cache
+from r1jax.models.cache import Cache, init_cache, slice_slots, write_cache
 from r1jax.models.config import Llama3Rope, Yarn, read_model_config
 from r1jax.models.presets import deepseek_v3, miniature, student
 from r1jax.models.transformer import forward, init_params, output_head
@@ -225,16 +225,17 @@ def test_decoding_with_the_cache_equals_the_full_forward(name):
         hidden, new, _ = run(config, params, bias, TOKENS[:, t : t + 1], POSITIONS[:, t : t + 1], cache=cache)
         cache = write_cache(cache, new, t)
         np.testing.assert_allclose(hidden[:, 0], whole[:, t], atol=1e-5)
-    for kept, expected in zip(jax.tree.leaves(cache), jax.tree.leaves(entries), strict=True):
-        axis = kept.ndim - 2 if kept.ndim == 4 else 1
-        np.testing.assert_allclose(jax.lax.slice_in_dim(kept, 0, 8, axis=axis), expected, atol=2e-5)
+    for kept, expected in zip((cache.dense, cache.moe), (entries.dense, entries.moe), strict=True):
+        np.testing.assert_allclose(kept.key[..., :8], expected.key, atol=2e-5)
+        np.testing.assert_allclose(kept.value[..., :8, :], expected.value, atol=2e-5)
+    np.testing.assert_array_equal(cache.positions[:, :8], entries.positions)
 
 
 @KINDS
 def test_decoding_several_tokens_at_once_equals_the_full_forward(config):
     params, bias = weights(config)
     whole, entries, _ = run(config, params, bias, TOKENS, POSITIONS)
-    first = jax.tree.map(lambda x: x[:, :, :5] if x.ndim == 4 else x[:, :5], entries)
+    first = Cache(*slice_slots((entries.dense, entries.moe), 0, 5), entries.positions[:, :5])
     cache = write_cache(init_cache(config, 3, 9), first, 0)
     hidden, _, _ = run(config, params, bias, TOKENS[:, 5:], POSITIONS[:, 5:], cache=cache)
     np.testing.assert_allclose(hidden, whole[:, 5:], atol=1e-5)
@@ -373,8 +374,9 @@ def test_write_cache_leaves_other_slots_alone():
     _, new, _ = run(config, params, bias, TOKENS[:, :1], POSITIONS[:, :1])
     cache = write_cache(init_cache(config, 3, 4), new, 2)
     assert cache.positions.tolist() == [[-1, -1, 0, -1]] * 3
-    np.testing.assert_array_equal(cache.moe.value[:, :, 2], new.moe.value[:, :, 0])
-    assert not jnp.any(cache.moe.value[:, :, [0, 1, 3]])
+    np.testing.assert_array_equal(cache.moe.value[..., 2, :], new.moe.value[..., 0, :])
+    np.testing.assert_array_equal(cache.moe.key[..., 2], new.moe.key[..., 0])
+    assert not jnp.any(cache.moe.value[..., [0, 1, 3], :]) and not jnp.any(cache.moe.key[..., [0, 1, 3]])
 
 
 def test_deepseek_v3_has_its_published_number_of_parameters():
@@ -514,7 +516,7 @@ def test_impossible_dense_shapes_are_refused_by_name(changes, message):
 
 STUDENT_ON_EIGHT_DEVICES = """
 import flax.linen as nn, jax, numpy as np
-from r1jax.models.cache import init_cache, write_cache
+from r1jax.models.cache import Cache, init_cache, slice_slots, write_cache
 from r1jax.models.presets import student
 from r1jax.models.transformer import forward, init_params, output_head
 from r1jax.sharding import MeshConfig, make_mesh, tree_shardings

@@ -135,7 +135,7 @@ def grouped_case():
     """Queries of 4 heads, keys and values of 2, 6 keys, and a mask in which every query sees some key."""
     mask = np.random.default_rng(4).random((2, 3, 6)) < 0.5
     mask[:, :, 4] = True
-    return normal(0, 2, 3, 4, 5), normal(1, 2, 6, 2, 5), normal(2, 2, 6, 2, 5), mask
+    return normal(0, 2, 3, 4, 5), normal(1, 2, 2, 5, 6), normal(2, 2, 2, 6, 5), mask
 
 
 def test_grouped_attention_is_a_loop_over_heads_and_queries():
@@ -143,15 +143,15 @@ def test_grouped_attention_is_a_loop_over_heads_and_queries():
     expected = np.empty(query.shape)
     for b, t, n in np.ndindex(2, 3, 4):
         keys = np.flatnonzero(mask[b, t])
-        scores = [0.7 * float(query[b, t, n].astype(float) @ key[b, s, n // 2].astype(float)) for s in keys]
-        expected[b, t, n] = softmax_mix(scores, [value[b, s, n // 2].astype(float) for s in keys])
+        scores = [0.7 * float(query[b, t, n].astype(float) @ key[b, n // 2, :, s].astype(float)) for s in keys]
+        expected[b, t, n] = softmax_mix(scores, [value[b, n // 2, s].astype(float) for s in keys])
     np.testing.assert_allclose(grouped_attention(query, [(key, value, mask)], scale=0.7), expected, atol=1e-5)
 
 
 def test_grouped_attention_joins_parts_as_one_sequence():
     query, key, value, mask = grouped_case()
     mask[0, 0, :4] = False  # a query that sees nothing of the first part
-    parts = [(key[:, s], value[:, s], mask[:, :, s]) for s in (slice(0, 3), slice(3, 4), slice(4, 6))]
+    parts = [(key[..., s], value[:, :, s], mask[:, :, s]) for s in (slice(0, 3), slice(3, 4), slice(4, 6))]
     whole = grouped_attention(query, [(key, value, mask)], scale=0.4)
     np.testing.assert_allclose(grouped_attention(query, parts, scale=0.4), whole, atol=1e-6)
 
@@ -160,7 +160,7 @@ def latent_case():
     """Queries of 2 heads, 6 keys, and a mask in which every query sees some key of either half."""
     mask = np.random.default_rng(4).random((2, 3, 6)) < 0.5
     mask[:, :, 1] = mask[:, :, 4] = True
-    return normal(0, 2, 3, 2, 5), normal(1, 2, 3, 2, 4), normal(2, 2, 6, 5), normal(3, 2, 6, 4), mask
+    return normal(0, 2, 3, 2, 5), normal(1, 2, 3, 2, 4), normal(2, 2, 6, 5), normal(3, 2, 4, 6), mask
 
 
 def test_latent_attend_is_a_loop_over_heads_and_queries():
@@ -169,7 +169,7 @@ def test_latent_attend_is_a_loop_over_heads_and_queries():
     for b, t, n in np.ndindex(2, 3, 2):
         keys = np.flatnonzero(mask[b, t])
         score = lambda s: float(
-            latent_query[b, t, n].astype(float) @ latent[b, s] + rope_query[b, t, n].astype(float) @ rope_key[b, s]
+            latent_query[b, t, n].astype(float) @ latent[b, s] + rope_query[b, t, n].astype(float) @ rope_key[b, :, s]
         )
         expected[b, t, n] = softmax_mix([0.4 * score(s) for s in keys], [latent[b, s].astype(float) for s in keys])
     result = latent_attend(latent_query, rope_query, [(latent, rope_key, mask)], scale=0.4)
@@ -179,7 +179,7 @@ def test_latent_attend_is_a_loop_over_heads_and_queries():
 def test_latent_attend_joins_parts_as_one_sequence():
     latent_query, rope_query, latent, rope_key, mask = latent_case()
     mask[0, 0, :4] = False  # a query that sees nothing of the first part
-    parts = [(latent[:, s], rope_key[:, s], mask[:, :, s]) for s in (slice(0, 3), slice(3, 4), slice(4, 6))]
+    parts = [(latent[:, s], rope_key[..., s], mask[:, :, s]) for s in (slice(0, 3), slice(3, 4), slice(4, 6))]
     whole = latent_attend(latent_query, rope_query, [(latent, rope_key, mask)], scale=0.4)
     np.testing.assert_allclose(latent_attend(latent_query, rope_query, parts, scale=0.4), whole, atol=1e-6)
 
@@ -187,7 +187,7 @@ def test_latent_attend_joins_parts_as_one_sequence():
 def test_absorbed_attention_equals_naive_attention():
     nope, rope_query, latent, rope_key, mask = normal(5, 2, 3, 2, 4), *latent_case()[1:]
     key_up, value_up = normal(6, 5, 2, 4), normal(7, 5, 2, 3)
-    shared = np.broadcast_to(rope_key[:, :, None], (2, 6, 2, 4))
+    shared = np.broadcast_to(rope_key.swapaxes(1, 2)[:, :, None], (2, 6, 2, 4))
     key = np.concatenate([np.einsum("bsr,rnh->bsnh", latent, key_up), shared], -1)
     value = np.einsum("bsr,rnh->bsnh", latent, value_up)
     naive = attend(np.concatenate([nope, rope_query], -1), key, value, mask, scale=0.3)

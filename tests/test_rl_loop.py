@@ -145,6 +145,35 @@ def test_packing_changes_no_iteration(policy, mesh, padded_iterations, packing):
             assert ours["expert_load"] != theirs["expert_load"], "a shared prompt counts once"
 
 
+@pytest.mark.slow
+def test_an_update_that_takes_its_own_logprobs_as_the_old_ones_is_the_same(policy, mesh, padded_iterations):
+    alone = two_iterations(policy, mesh, dataclasses.replace(WHOLE, watch_mismatch=False))
+    for ours, theirs in zip(alone, padded_iterations, strict=True):
+        assert ours["reward"] == theirs["reward"] and "mismatch_kl" in theirs and "mismatch_kl" not in ours
+        for name in ("loss", "kl", "grad_norm", "entropy", "param_norm"):
+            np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+def test_rows_without_old_logprobs_are_those_of_the_policy_itself(policy):
+    batch = rows_of(np.random.default_rng(0), policy, 4, 12, 8)
+    score = make_score(policy.model, rows_at_a_time=4, lengths=(8,))
+    known = batch._replace(old_logprobs=score(policy.params, policy.router_bias, batch.rows, 1.0))
+    scalars = {"temperature": 1.0, "clip_epsilon": 0.2, "kl_coef": 0.1}
+    sums = jax.jit(gradient_sums(partial(grpo_batch_loss, policy.model)))
+    own, given = (
+        sums(policy.params, policy.router_bias, rows, scalars) for rows in (batch._replace(old_logprobs=None), known)
+    )
+    np.testing.assert_allclose(own[1].loss_sum, given[1].loss_sum, rtol=1e-5)
+    scale = max(np.abs(leaf).max() for leaf in jax.tree.leaves(given[0]))
+    for ours, theirs in zip(jax.tree.leaves(own[0]), jax.tree.leaves(given[0]), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5 * scale)
+
+
+def test_old_logprobs_must_be_computed_before_several_updates(mesh):
+    with pytest.raises(UserError, match="no-watch-mismatch needs --grpo.mini-batches 1, not 2"):
+        dataclasses.replace(CONFIG, watch_mismatch=False).check(mesh)
+
+
 def test_micro_batches_that_cut_groups_cannot_share_prompts(mesh):
     config = dataclasses.replace(CONFIG, packing="shared_prompts", micro_batches=4)
     with pytest.raises(UserError, match="micro-batch of 2 rows.*groups of 4"):

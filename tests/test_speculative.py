@@ -132,7 +132,8 @@ def test_the_decoding_loop_never_copies_its_caches(monkeypatch):
 
     monkeypatch.setattr(speculative, "advance", spy)
     run()
-    cache = rf"f32\[1,4,{SLOTS + LENGTH},({'|'.join(map(str, CONFIG.cache_widths))})\]"
+    (key, value), width = CONFIG.cache_widths, SLOTS + LENGTH
+    cache = rf"f32\[1,4,1,({key},{width}|{width},{value})\]"
     computations = compiled[0].split("\n\n")
     assert any(re.search(cache, text) and "scatter" in text for text in computations)
     copying = [

@@ -1,8 +1,8 @@
 """A whole GRPO step (rollout, scoring, update) beside Tunix's GRPOLearner and TRL's GRPOTrainer.
 
 The same weights, prompts and lengths, where nothing ends a completion; one update of all completions, AdamW, a k3
-penalty towards a reference, and a reward that costs nothing. Ours computes the log-probabilities of the policy before
-the update, and the others, asked for one update a rollout, leave them out.
+penalty towards a reference, and a reward that costs nothing. With one update a rollout nobody computes the policy's
+log-probabilities before it: they are those of the update itself.
 """
 
 import dataclasses

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from r1jax.generation.prefill import Prefixes, feed, token_experts
 from r1jax.generation.sampling import sample_tokens
 from r1jax.generation.slots import Decoding, Output, Requests, Slots, cache_layers, emit, first_slots, keep
-from r1jax.models.cache import Cache, Entries, encode_like, together, write_token
+from r1jax.models.cache import Cache, Entries, along_slots, encode_like, slice_slots, write_token
 from r1jax.models.config import ModelConfig
+from r1jax.models.stacking import join_params, separate_params, together
 from r1jax.models.transformer import forward_with_routing, output_head
 
 
@@ -40,8 +41,6 @@ def refill(config, decoding: Decoding, params, router_bias, requests: Requests, 
     prompt, known = request // group, output.lengths[request]
     keys = jax.vmap(jax.random.fold_in)(requests.prompt_keys[prompt], request % group)
     prefixes, lengths = requests.prefixes, requests.prompt_lengths[prompt]
-    width = requests.prompts.shape[1]
-    copy = lambda old, new: old.at[:, slot, :width].set(new[:, prompt], mode="drop")
     back = known[:, None] - jnp.arange(slots.tail.shape[1], 0, -1)
     tail = jnp.where(back >= 0, output.tokens[request[:, None], jnp.maximum(back, 0)], -1)
     put = lambda old, new: old.at[slot].set(new, mode="drop")
@@ -52,12 +51,22 @@ def refill(config, decoding: Decoding, params, router_bias, requests: Requests, 
         count=put(slots.count, known),
         tail=put(slots.tail, tail),
         hidden=put(slots.hidden, prefixes.hidden[prompt]),
-        entries=jax.tree.map(copy, slots.entries, cache_layers(config, prefixes)),
+        entries=put_in_slots(slots.entries, cache_layers(config, prefixes), slot, prompt),
         column=put(slots.column, decoding.widths[-1]),
     )
     if decoding.resumes:
         slots = _feed_known(config, decoding, params, router_bias, requests, output, slots, slot, request)
     return state._replace(slots=slots, taken=state.taken + jnp.sum(taken))
+
+
+def put_in_slots(entries, new, slot, rows):
+    """Entries whose rows `slot` begin with what the `rows` of `new` hold; slots out of range are left out."""
+
+    def put(axis, old, new):
+        at = old.at[:, slot, :, :, : new.shape[axis]] if axis == 4 else old.at[:, slot, :, : new.shape[axis]]
+        return at.set(new[:, rows], mode="drop")
+
+    return along_slots(put, entries, new)
 
 
 def _feed_known(config, decoding, params, router_bias, requests, output, slots: Slots, slot, request) -> Slots:
@@ -68,11 +77,11 @@ def _feed_known(config, decoding, params, router_bias, requests, output, slots: 
     stop = jnp.where(slot < len(slots.request), start + output.lengths[request], start)
     places = jnp.arange(width + -width % decoding.chunk)[None] - start[:, None]
     tokens = jnp.take_along_axis(output.tokens[request], jnp.clip(places, 0, output.tokens.shape[1] - 1), axis=1)
-    pad = lambda x: jnp.pad(x[:, row], ((0, 0), (0, 0), (0, -width % decoding.chunk), (0, 0)))
-    prefixes = Prefixes(*map(together, jax.tree.map(pad, slots.entries)), slots.hidden[row], None)
-    fed = feed(config, params, router_bias, tokens, start, stop, prefixes, chunk=decoding.chunk)
-    back = lambda old, new: old.at[:, slot].set(new[:, :, :width], mode="drop")
-    entries = jax.tree.map(back, slots.entries, cache_layers(config, fed))
+    pad = lambda axis, x: jnp.pad(x[:, row], [(0, -width % decoding.chunk * (i == axis)) for i in range(x.ndim)])
+    prefixes = Prefixes(*map(together, along_slots(pad, slots.entries)), slots.hidden[row], None)
+    fed = feed(config, join_params(params), router_bias, tokens, start, stop, prefixes, chunk=decoding.chunk)
+    known = slice_slots(cache_layers(config, fed), 0, width)
+    entries = put_in_slots(slots.entries, known, slot, jnp.arange(len(slot)))
     return slots._replace(entries=entries, hidden=slots.hidden.at[slot].set(fed.hidden, mode="drop"))
 
 
@@ -106,12 +115,15 @@ def _step(config, decoding: Decoding, params, router_bias, temperature, total: i
 
 
 def run_model(config, decoding: Decoding, params, router_bias, slots: Slots, tokens, live):
-    """The model on the next tokens [B, T] of every slot: hidden [B, T, D], their Cache, their Routing."""
+    """The model on the next tokens [B, T] of every slot: hidden [B, T, D], their Cache, their Routing.
+
+    As everywhere inside the loop, `params` are those of `separate_params`.
+    """
     positions = jnp.where(live[:, None], slots.filled[:, None] + jnp.arange(tokens.shape[1]), -1)
 
     def run(entries, places):
         cache = Cache(*map(together, entries), places)
-        return forward_with_routing(config, params, router_bias, tokens, positions, cache=cache)
+        return forward_with_routing(config, join_params(params), router_bias, tokens, positions, cache=cache)
 
     return read_cache(decoding, run, slots.entries, jnp.where(live, slots.filled, 0))
 
@@ -121,8 +133,7 @@ def read_cache(decoding: Decoding, run, entries, filled):
 
     def at_width(width, entries):
         places = jnp.arange(width)[None]
-        cut = jax.tree.map(lambda x: jax.lax.slice_in_dim(x, 0, width, axis=2), entries)
-        return run(cut, jnp.where(places < filled[:, None], places, -1))
+        return run(slice_slots(entries, 0, width), jnp.where(places < filled[:, None], places, -1))
 
     choice = jnp.searchsorted(jnp.array(decoding.widths), jnp.max(filled))
     return jax.lax.switch(choice, [partial(at_width, w) for w in decoding.widths], entries)
@@ -138,6 +149,7 @@ def advance(
     One program for many steps: the refilling of slots is part of it. Returns the State and its (steps, rows that are
     decoded, requests that wait), for the host.
     """
+    params = separate_params(config, params)
     step = partial(_step, config, decoding, params, router_bias, temperature, len(requests.queue))
     put_in = partial(refill, config, decoding, params, router_bias, requests)
     return drive(decoding, requests, state, step, put_in, until=until, stop_at=stop_at)

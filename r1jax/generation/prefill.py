@@ -1,12 +1,21 @@
 """Running the model on tokens that are known: prompts, and completions that go on where they were cut."""
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from r1jax.models.cache import Cache, CacheDtype, Entries, encode_entries, encode_like, init_cache, zero_entries
+from r1jax.models.cache import (
+    Cache,
+    CacheDtype,
+    Entries,
+    along_slots,
+    encode_entries,
+    encode_like,
+    init_cache,
+    slice_slots,
+    zero_entries,
+)
 from r1jax.models.config import ModelConfig
 from r1jax.models.mtp import mtp_with_cache
 from r1jax.models.transformer import forward_with_routing
@@ -70,8 +79,9 @@ def prefill(
         tokens = jnp.pad(tokens, ((0, 0), (0, -slots % chunk)))
         empty = _empty(config, *tokens.shape, cache_dtype, record_routing, drafts)
         fed = feed(config, params, router_bias, tokens, jnp.zeros_like(lengths), lengths, empty, chunk=chunk)
-        cut = lambda axis, tree: jax.tree.map(lambda x: jax.lax.slice_in_dim(x, 0, slots, axis=axis), tree)
-        return Prefixes(cut(2, fed.dense), cut(2, fed.moe), fed.hidden, cut(1, fed.experts), cut(2, fed.mtp))
+        dense, moe, mtp = slice_slots((fed.dense, fed.moe, fed.mtp), 0, slots)
+        experts = None if fed.experts is None else fed.experts[:, :slots]
+        return Prefixes(dense, moe, fed.hidden, experts, mtp)
 
     count, parts = len(prompts), count_ways("batch")
     groups = -(-count // max(rows, parts))
@@ -150,17 +160,17 @@ def _add_chunk(config, prefixes: Prefixes, outputs, first, here, fed, stop) -> P
     """Store what the model returned for slots `here`; what was not `fed` keeps what it holds."""
     hidden, new, routing, mtp = outputs
 
-    def place(axis, old, new):
-        mask = jnp.expand_dims(fed, (*range(axis - 1), *range(axis + 1, old.ndim)))
+    def place(axis, old, new, rows=1):
+        mask = jnp.expand_dims(fed, [i for i in range(old.ndim) if i not in (rows, axis)])
         before = jax.lax.dynamic_slice_in_dim(old, first, here.shape[1], axis)
         return jax.lax.dynamic_update_slice_in_dim(old, jnp.where(mask, new, before), first, axis)
 
-    stack = lambda old, new: jax.tree.map(partial(place, 2), old, encode_like(new, old))
+    stack = lambda old, new: along_slots(place, old, encode_like(new, old))
     last = fed & (here == stop[:, None] - 1)
     chosen = jnp.take_along_axis(hidden, jnp.argmax(last, axis=1)[:, None, None], axis=1)[:, 0]
     experts = prefixes.experts
     if experts is not None:
-        experts = place(1, experts, token_experts(config, routing.experts, fed))
+        experts = place(1, experts, token_experts(config, routing.experts, fed), rows=0)
     return Prefixes(
         stack(prefixes.dense, new.dense),
         stack(prefixes.moe, new.moe),

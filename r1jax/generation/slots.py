@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from r1jax.generation.prefill import Prefixes
-from r1jax.models.cache import CacheDtype, Entries, init_cache, separate
+from r1jax.models.cache import CacheDtype, Entries, init_cache
 from r1jax.models.config import ModelConfig
+from r1jax.models.stacking import separate
 from r1jax.sharding import constrain
 
 
@@ -120,7 +121,7 @@ def cache_layers(config, cache) -> Layers:
 
 def by_rows(x):
     """Entries [L, B, ...] laid over the mesh by rows."""
-    return constrain(x, ("layers", "batch", None, None))
+    return constrain(x, ("layers", "batch"))
 
 
 def emit(decoding: Decoding, slots: Slots, output: Output, token, logprob, where) -> tuple[Slots, Output]:

@@ -20,9 +20,10 @@ from r1jax.config import UserError
 from r1jax.generation import decode
 from r1jax.generation.sampling import draw, probabilities
 from r1jax.generation.slots import Decoding, Output, Requests, Slots, by_rows, cache_layers, emit, first_slots, keep
-from r1jax.models.cache import CacheDtype, Entries, encode_like, write_token, zero_entries
+from r1jax.models.cache import CacheDtype, Entries, along_slots, encode_like, slice_slots, write_token, zero_entries
 from r1jax.models.config import ModelConfig
 from r1jax.models.mtp import mtp_with_cache
+from r1jax.models.stacking import separate_params
 from r1jax.models.transformer import output_head
 from r1jax.sharding import constrain
 
@@ -96,7 +97,7 @@ def accept_draft(uniform, draft, target, proposal):
 def begin(config: ModelConfig, decoding: Decoding, state: decode.State, cache_dtype: CacheDtype) -> State:
     """The state of a rollout that speculates, from that of one that does not."""
     count = len(state.slots.request)
-    two = lambda x: by_rows(jnp.concatenate([x, x], axis=2))
+    two = lambda axis, x: by_rows(jnp.concatenate([x, x], axis=axis))
     entries = lambda slots: jax.tree.map(by_rows, zero_entries(config, 1, count, slots, cache_dtype))
     rows = lambda value, *shape, dtype: constrain(jnp.full((count, *shape), value, dtype), ("batch",))
     drafting = Drafting(
@@ -109,7 +110,7 @@ def begin(config: ModelConfig, decoding: Decoding, state: decode.State, cache_dt
     )
     nothing = constrain(jnp.zeros(len(state.output.tokens), jnp.int32), ("batch",))
     output = state.output._replace(drafts=nothing, accepted=nothing)
-    slots = state.slots._replace(fresh=jax.tree.map(two, state.slots.fresh))
+    slots = state.slots._replace(fresh=along_slots(two, state.slots.fresh))
     return State(slots, output, state.taken, state.steps, drafting)
 
 
@@ -136,8 +137,7 @@ def _logprob(target, token):
 def _write_two(stored, new, columns):
     """Write two new tokens a row, at columns [B, 2]."""
     for place in range(2):
-        one = jax.tree.map(lambda x, place=place: x[:, :, place : place + 1], new)
-        stored = write_token(stored, one, columns[:, place])
+        stored = write_token(stored, slice_slots(new, place, place + 1), columns[:, place])
     return stored
 
 
@@ -153,11 +153,10 @@ def _refill(config, decoding, params, router_bias, temperature, requests: Reques
     target = _distribution(config, decoding, params, temperature, slots.hidden[row])
     token = draw(_noise(slots, REPLACEMENT)[row], target)
     put = lambda values: jnp.zeros(size, values.dtype).at[slot].set(values, mode="drop")
-    prompt, width = slots.request[row] // (total // len(requests.prompts)), requests.prompts.shape[1]
-    copy = lambda old, new: old.at[:, slot, :width].set(new[:, prompt], mode="drop")
+    prompt = slots.request[row] // (total // len(requests.prompts))
     drafting = drafting._replace(
         accepted=drafting.accepted & ~taken,
-        entries=jax.tree.map(copy, drafting.entries, requests.prefixes.mtp),
+        entries=decode.put_in_slots(drafting.entries, requests.prefixes.mtp, slot, prompt),
         columns=jnp.where(taken[:, None], decoding.widths[-1], drafting.columns),
     )
     slots, output = emit(decoding, slots, state.output, put(token), put(_logprob(target, token)), taken)
@@ -225,6 +224,7 @@ def advance(
     *, temperature, until, stop_at,
 ):  # fmt: skip
     """As `r1jax.generation.decode.advance`, with speculation."""
+    params = separate_params(config, params)
     step = partial(_step, config, decoding, params, router_bias, temperature, len(requests.queue))
     refill = partial(_refill, config, decoding, params, router_bias, temperature, requests)
     return decode.drive(decoding, requests, state, step, refill, until=until, stop_at=stop_at)

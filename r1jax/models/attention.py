@@ -8,7 +8,7 @@ from r1jax.models.cache import Entries
 from r1jax.models.config import ModelConfig
 from r1jax.models.layers import RMSNorm, linear, weight
 from r1jax.models.visibility import Visibility
-from r1jax.ops.attention import attend, grouped_attention, grouped_decode, latent_attend
+from r1jax.ops.attention import attend, grouped_attention, latent_attend
 from r1jax.ops.rotary import (
     apply_rotary,
     apply_rotary_halves,
@@ -33,10 +33,10 @@ class LatentAttention(nn.Module):
         Args:
           x: [B, T, D], normed.
           visibility: of the new tokens and the cache.
-          cache: one layer's entries ([B, S, Hr], [B, S, R]), read only.
+          cache: one layer's entries, without the axis of layers; read only.
 
         Returns:
-          output [B, T, D], and the Entries of the new tokens ([B, T, Hr], [B, T, R]) for the caller to store.
+          output [B, T, D], and the Entries of the new tokens, likewise, for the caller to store.
         """
         config = self.config
         heads, nope, rope = config.num_heads, config.qk_nope_head_dim, config.qk_rope_head_dim
@@ -55,6 +55,7 @@ class LatentAttention(nn.Module):
         compressed = linear(x, kv_down, config)
         latent = RMSNorm(config, axis="kv_lora", name="kv_norm")(compressed[..., : config.kv_lora_rank])
         rope_key = rotate(compressed[..., None, config.kv_lora_rank :])[..., 0, :]
+        entries = Entries(rope_key.swapaxes(1, 2)[:, None], latent[:, None])
 
         kv_up_shape = (config.kv_lora_rank, heads, nope + config.v_head_dim)
         kv_up = weight(self, "kv_up", kv_up_shape, ("lora", "heads", "head_dim"), config)
@@ -63,29 +64,30 @@ class LatentAttention(nn.Module):
             shared = jnp.broadcast_to(rope_key[:, :, None], (*rope_key.shape[:2], heads, rope))
             key = jnp.concatenate([expanded[..., :nope], shared], axis=-1)
             query = jnp.concatenate([q_nope, q_rope], axis=-1)
-            mixed = _attend_each_other(config, query, key, expanded[..., nope:], visibility, scale=scale)
+            value = expanded[..., nope:]
+            if config.attention == "splash":
+                mixed = _splash(query, key, value, visibility, scale=scale)
+            else:
+                mixed = attend(query, key, value, visibility.mask, scale=scale)
         else:
             # kv_up as it is, whatever the precision: the released code dequantises it to absorb it.
             key_up, value_up = kv_up[..., :nope], kv_up[..., nope:]
             latent_query = jnp.einsum("btnh,rnh->btnr", q_nope, key_up)
-            parts = [(cache.value, cache.key, visibility.cache_mask), (latent, rope_key, visibility.mask)]
+            part = lambda entries, mask: (entries.value[:, 0], entries.key[:, 0], mask)
+            parts = [part(cache, visibility.cache_mask), part(entries, visibility.mask)]
             pooled = latent_attend(latent_query, q_rope, parts, scale=scale)
             mixed = jnp.einsum("btnr,rnh->btnh", pooled.astype(value_up.dtype), value_up)
 
         out_shape = (heads, config.v_head_dim, config.embed_dim)
         out = weight(self, "out", out_shape, ("heads", "head_dim", "embed"), config)
-        return linear(mixed, out, config, contract=2), Entries(rope_key, latent)
+        return linear(mixed, out, config, contract=2), entries
 
 
-def _attend_each_other(config: ModelConfig, query, key, value, visibility: Visibility, *, scale: float):
-    """Attention of new tokens among themselves: [B, T, N, H] with [B, T, K, H] and [B, T, K, Hv]."""
-    if config.attention == "splash":
-        axes = [cut_axes("batch", len(query)), None, cut_axes("heads", query.shape[2])]
-        spec = PartitionSpec(*axes) if on_several_devices() else None
-        return splash_attend(query, key, value, visibility.segments, scale=scale, spec=spec)
-    if config.num_kv_heads:
-        return grouped_attention(query, [(key, value, visibility.mask)], scale=scale)
-    return attend(query, key, value, visibility.mask, scale=scale)
+def _splash(query, key, value, visibility: Visibility, *, scale: float):
+    """Attention of new tokens among themselves by the TPU kernel: [B, T, N, H] with [B, T, K, H] and [B, T, K, Hv]."""
+    axes = [cut_axes("batch", len(query)), None, cut_axes("heads", query.shape[2])]
+    spec = PartitionSpec(*axes) if on_several_devices() else None
+    return splash_attend(query, key, value, visibility.segments, scale=scale, spec=spec)
 
 
 def latent_rotary(config: ModelConfig):
@@ -121,10 +123,7 @@ class GroupedQueryAttention(nn.Module):
 
     @nn.compact
     def __call__(self, x, visibility: Visibility, cache: Entries | None = None):
-        """Attend from T new tokens to themselves and to what the cache holds; contract of `LatentAttention`.
-
-        The entries, cached and returned, are keys after rotation and values, [B, S, K * H] each.
-        """
+        """Attend from T new tokens to themselves and to what the cache holds; contract of `LatentAttention`."""
         config = self.config
         extension = config.llama3_rope
         if extension is None:
@@ -136,16 +135,15 @@ class GroupedQueryAttention(nn.Module):
         value = _project(self, "value", x, config.num_kv_heads, normed=False)
         query, key = (apply_rotary_halves(heads, visibility.positions, frequencies) for heads in (query, key))
 
-        flatten = lambda heads: heads.reshape(*heads.shape[:2], -1)
-        entries, scale = Entries(flatten(key), flatten(value)), config.head_dim**-0.5
-        if cache is None:
-            mixed = _attend_each_other(config, query, key, value, visibility, scale=scale)
-        elif x.shape[1] == 1:
-            parts = [(*cache, visibility.cache_mask), (*entries, visibility.mask)]
-            mixed = grouped_decode(query, parts, scale=scale)
+        entries, scale = Entries(key.transpose(0, 2, 3, 1), value.transpose(0, 2, 1, 3)), config.head_dim**-0.5
+        if cache is None and config.attention == "splash":
+            mixed = _splash(query, key, value, visibility, scale=scale)
         else:
-            split = lambda flat: flat.reshape(*flat.shape[:2], config.num_kv_heads, config.head_dim)
-            parts = [(*map(split, cache), visibility.cache_mask), (key, value, visibility.mask)]
+            parts = (
+                [(*entries, visibility.mask)]
+                if cache is None
+                else [(*cache, visibility.cache_mask), (*entries, visibility.mask)]
+            )
             mixed = grouped_attention(query, parts, scale=scale)
 
         out_shape = (config.num_heads, config.head_dim, config.embed_dim)

@@ -15,24 +15,25 @@ _QUANTIZED = {"int8": (jnp.int8, 127.0), "float8_e4m3": (jnp.float8_e4m3fn, 448.
 
 
 class Quantized(NamedTuple):
-    """Numbers in 8 bits, with one scale for each token and part of its entry."""
+    """Numbers in 8 bits, with one scale for the channels of each token and head."""
 
     values: jax.Array
-    """[..., C] int8 or float8_e4m3fn."""
+    """int8 or float8_e4m3fn."""
     scale: jax.Array
-    """[..., 1] float32; the numbers are values * scale."""
+    """float32, of size 1 along the channels; the numbers are values * scale."""
 
 
 class Entries(NamedTuple):
-    """What a stack of layers keeps for some tokens; the widths are `ModelConfig.cache_widths`.
+    """What a stack of layers keeps for some tokens, laid out as the products of attention read it.
 
-    Each part is an array, or `Quantized` in a cache of 8 bits.
+    Latent attention has one key-value head, which all heads share (K = 1). Each part is an array, or `Quantized` in a
+    cache of 8 bits.
     """
 
     key: jax.Array
-    """[L, B, S, Hr] the rotated key that all heads share (latent attention), or [L, B, S, K * H] rotated keys."""
+    """[L, B, K, H, S] rotated keys; of latent attention the rotary key alone, H = Hr."""
     value: jax.Array
-    """[L, B, S, R] the latent after its RMSNorm, from which keys come too, or [L, B, S, K * H] values."""
+    """[L, B, K, S, H] values; of latent attention the latent after its RMSNorm, from which keys come too, H = R."""
 
 
 class Cache(NamedTuple):
@@ -52,14 +53,14 @@ def encode_entries(entries: Entries, cache_dtype: CacheDtype) -> Entries:
         return Entries(*(x.astype(jnp.bfloat16) for x in entries))
     dtype, largest = _QUANTIZED[cache_dtype]
 
-    def quantize(x):
+    def quantize(x, channels):
         x = x.astype(jnp.float32)
-        peak = jnp.max(jnp.abs(x), axis=-1, keepdims=True, initial=0.0)
+        peak = jnp.max(jnp.abs(x), axis=channels, keepdims=True, initial=0.0)
         scale = jnp.where(peak > 0, peak / largest, 1.0)
         scaled = jnp.clip(x / scale, -largest, largest)
         return Quantized((jnp.round(scaled) if dtype == jnp.int8 else scaled).astype(dtype), scale)
 
-    return Entries(*map(quantize, entries))
+    return Entries(quantize(entries.key, -2), quantize(entries.value, -1))
 
 
 def decode_entries(entries: Entries, dtype) -> Entries:
@@ -72,10 +73,10 @@ def zero_entries(
     config: ModelConfig, layers: int, batch: int, slots: int, cache_dtype: CacheDtype = "dtype"
 ) -> Entries:
     """Entries of `layers` layers, all zero."""
-    shape = (layers, batch, slots)
-    return encode_entries(
-        Entries(*(jnp.zeros((*shape, width), config.dtype) for width in config.cache_widths)), cache_dtype
-    )
+    heads = max(config.num_kv_heads, 1)
+    key, value = (width // heads for width in config.cache_widths)
+    part = lambda *shape: jnp.zeros((layers, batch, heads, *shape), config.dtype)
+    return encode_entries(Entries(part(key, slots), part(slots, value)), cache_dtype)
 
 
 def init_cache(config: ModelConfig, batch: int, slots: int, cache_dtype: CacheDtype = "dtype") -> Cache:
@@ -101,18 +102,20 @@ def encode_like(new: Entries, stored: Entries) -> Entries:
     return Entries(*(x.astype(part.dtype) for x in new))
 
 
-def separate(config: ModelConfig, entries: Entries) -> tuple[Entries, ...]:
-    """Entries [L, ...] as a loop should carry them: layer by layer where layers are unrolled, for there a product can
-    read a layer's own array as it lies, and must copy a slice of a stack; as they are where layers are scanned."""
-    layers = len(jax.tree.leaves(entries)[0])
-    if not config.unroll_layers or not layers:
-        return (entries,)
-    return tuple(jax.tree.map(lambda x, layer=layer: x[layer : layer + 1], entries) for layer in range(layers))
+def along_slots(function, *trees):
+    """Apply function(axis, *arrays) to the arrays of trees of Entries; `axis` is that of their slots."""
+
+    def apply(*entries):
+        keys, values = zip(*entries, strict=True)
+        at = lambda back, *arrays: function(arrays[0].ndim - back, *arrays)
+        return Entries(jax.tree.map(partial(at, 1), *keys), jax.tree.map(partial(at, 2), *values))
+
+    return jax.tree.map(apply, *trees, is_leaf=lambda x: isinstance(x, Entries))
 
 
-def together(parts: tuple[Entries, ...]) -> Entries:
-    """The reverse of `separate`; XLA reads the parts where the whole is only sliced again."""
-    return jax.tree.map(lambda *layers: jnp.concatenate(layers), *parts)
+def slice_slots(entries, start: int, stop: int):
+    """Slots [start, stop) of a tree of Entries."""
+    return along_slots(lambda axis, x: jax.lax.slice_in_dim(x, start, stop, axis=axis), entries)
 
 
 def write_cache(cache: Cache, new: Cache, slot) -> Cache:
@@ -124,7 +127,7 @@ def write_cache(cache: Cache, new: Cache, slot) -> Cache:
       slot: int32 scalar, the same for every row.
     """
     place = lambda axis, old, new: jax.lax.dynamic_update_slice_in_dim(old, new.astype(old.dtype), slot, axis)
-    stack = lambda old, new: jax.tree.map(partial(place, 2), old, encode_like(new, old))
+    stack = lambda old, new: along_slots(place, old, encode_like(new, old))
     return Cache(stack(cache.dense, new.dense), stack(cache.moe, new.moe), place(1, cache.positions, new.positions))
 
 
@@ -132,10 +135,15 @@ def write_token(stored, new, slots):
     """Write one new token a row, each row at a slot of its own. Inside a loop XLA does this in place.
 
     Args:
-      stored: a pytree of arrays [L, B, S, C].
-      new: the same of [L, B, 1, C], as `encode_like` makes them.
+      stored: a tree of Entries of S slots.
+      new: the same of one, as `encode_like` makes them.
       slots: [B] int32; a row whose slot is S or more is left as it is.
     """
     rows = jnp.arange(len(slots))
-    place = lambda old, new: old.at[:, rows, slots].set(new[:, :, 0], mode="drop", unique_indices=True)
-    return jax.tree.map(place, stored, new)
+
+    def place(axis, old, new):
+        new = jnp.moveaxis(jnp.squeeze(new, axis), 1, 0)  # rows first, where indexing with indices apart has them
+        at = old.at[:, rows, :, :, slots] if axis == 4 else old.at[:, rows, :, slots]
+        return at.set(new, mode="drop", unique_indices=True)
+
+    return along_slots(place, stored, new)

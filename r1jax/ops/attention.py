@@ -56,62 +56,30 @@ def grouped_attention(query, parts, *, scale: float) -> jax.Array:
 
     Args:
       query: [B, T, N, H].
-      parts: one or more (key [B, S, K, H], value [B, S, K, H], mask [B, T, S] bool), K dividing N: disjoint sets of
-        keys that are attended to as one sequence, for instance the cache and the new tokens.
+      parts: one or more (key [B, K, H, S], value [B, K, S, H], mask [B, T, S] bool), K dividing N: disjoint sets of
+        keys that are attended to as one sequence, for instance the cache and the new tokens. In this layout both
+        products read keys and values as they lie: with one query a row that is three times as fast on CPU as [B, S, K, H].
       scale: multiplies the scores.
 
     Returns:
       [B, T, N, H], dtype of the values. Scores and softmax are float32 or wider.
     """
     batch, length, heads, width = query.shape
-    kv_heads = parts[0][0].shape[2]
+    kv_heads = parts[0][0].shape[1]
     # Heads are moved out, and the queries that share a key are merged: several times faster on CPU than einsums over
     # five axes, and nothing is repeated.
-    outward = lambda x: x.transpose(0, 2, 1, 3)
-    query = outward(query).reshape(batch, kv_heads, -1, width)
+    query = query.transpose(0, 2, 1, 3).reshape(batch, kv_heads, -1, width)
     scores = []
     for key, _, mask in parts:
-        score = jnp.einsum("bkqh,bksh->bkqs", query, outward(key), preferred_element_type=wide(query)) * scale
+        score = jnp.einsum("bkqh,bkhs->bkqs", query, key, preferred_element_type=wide(query)) * scale
         scores.append(jnp.where(jnp.tile(mask, (1, heads // kv_heads, 1))[:, None], score, _MASKED))
     weights = jax.nn.softmax(jnp.concatenate(scores, axis=-1), axis=-1)
     mixed, start = 0.0, 0
     for _, value, _ in parts:
-        share = weights[..., start : start + value.shape[1]].astype(value.dtype)
-        mixed += jnp.einsum("bkqs,bksh->bkqh", share, outward(value), preferred_element_type=wide(value))
-        start += value.shape[1]
-    return outward(mixed.reshape(batch, heads, length, width)).astype(value.dtype)
-
-
-def grouped_decode(query, parts, *, scale: float) -> jax.Array:
-    """As `grouped_attention` for one query a row, reading keys and values as a cache keeps them.
-
-    Query heads are spread over a block-diagonal matrix, so that each row's keys are one matrix that is multiplied as it
-    lies, with no transposed copy; the K-fold products cost less than the copy, for decoding is bound by memory.
-
-    Args:
-      query: [B, 1, N, H].
-      parts: one or more (key [B, S, K * H], value [B, S, K * H], mask [B, 1, S] bool).
-      scale: multiplies the scores.
-
-    Returns:
-      [B, 1, N, H], dtype of the values. Scores and softmax are float32 or wider.
-    """
-    batch, _, heads, width = query.shape
-    kv_heads = parts[0][0].shape[2] // width
-    own = (jnp.arange(heads)[:, None] // (heads // kv_heads) == jnp.arange(kv_heads))[..., None]  # [N, K, 1]
-    spread = jnp.where(own, query[:, 0, :, None], 0).reshape(batch, heads, -1)
-    scores = []
-    for key, _, mask in parts:
-        score = jnp.einsum("bsc,bnc->bsn", key, spread, preferred_element_type=wide(query)) * scale
-        scores.append(jnp.where(mask, score.transpose(0, 2, 1), _MASKED))
-    weights = jax.nn.softmax(jnp.concatenate(scores, axis=-1), axis=-1)
-    mixed, start = 0.0, 0
-    for _, value, _ in parts:
-        share = weights[..., start : start + value.shape[1]].astype(value.dtype)
-        mixed += jnp.einsum("bns,bsc->bnc", share, value, preferred_element_type=wide(value))
-        start += value.shape[1]
-    mixed = jnp.where(own, mixed.reshape(batch, heads, kv_heads, width), 0.0).sum(2)
-    return mixed[:, None].astype(parts[0][1].dtype)
+        share = weights[..., start : start + value.shape[2]].astype(value.dtype)
+        mixed += jnp.einsum("bkqs,bksh->bkqh", share, value, preferred_element_type=wide(value))
+        start += value.shape[2]
+    return mixed.reshape(batch, heads, length, width).transpose(0, 2, 1, 3).astype(value.dtype)
 
 
 def latent_attend(latent_query, rope_query, parts, *, scale: float) -> jax.Array:
@@ -123,7 +91,7 @@ def latent_attend(latent_query, rope_query, parts, *, scale: float) -> jax.Array
     Args:
       latent_query: [B, T, N, R], queries mapped into the latent space.
       rope_query: [B, T, N, Hr], rotated.
-      parts: one or more (latent [B, S, R], rope_key [B, S, Hr], mask [B, T, S] bool): disjoint sets of keys that are
+      parts: one or more (latent [B, S, R], rope_key [B, Hr, S], mask [B, T, S] bool): disjoint sets of keys that are
         attended to as one sequence, for instance the cache and the new tokens.
       scale: multiplies the scores.
 
@@ -133,12 +101,13 @@ def latent_attend(latent_query, rope_query, parts, *, scale: float) -> jax.Array
     batch, length, heads, _ = latent_query.shape
     merge = lambda x: x.reshape(batch, length * heads, -1)  # queries of all heads share the keys
     latent_query, rope_query = merge(latent_query), merge(rope_query)
-    # Keys on the left: products with one query a row are several times faster on CPU this way round.
-    dot = lambda key, query: jnp.einsum("bsr,bqr->bsq", key, query, preferred_element_type=wide(query))
     scores = []
     for latent, rope_key, mask in parts:
-        score = (dot(latent, latent_query) + dot(rope_key, rope_query)) * scale
-        scores.append(jnp.where(jnp.repeat(mask, heads, axis=1), score.transpose(0, 2, 1), _MASKED))
+        # Latents on the left: products with one query a row are faster on CPU this way round.
+        score = jnp.einsum("bsr,bqr->bsq", latent, latent_query, preferred_element_type=wide(latent_query))
+        score = score.transpose(0, 2, 1)
+        score += jnp.einsum("bqr,brs->bqs", rope_query, rope_key, preferred_element_type=wide(rope_query))
+        scores.append(jnp.where(jnp.repeat(mask, heads, axis=1), score * scale, _MASKED))
     peak = jnp.max(jnp.stack([s.max(-1) for s in scores]), axis=0)[..., None]
     weights = [jnp.exp(s - peak) for s in scores]
     total = sum(w.sum(-1) for w in weights)[..., None]

@@ -79,5 +79,6 @@ def apply_rotary_halves(x: jax.Array, positions: jax.Array, frequencies: jax.Arr
 def _rotate(first, second, positions, frequencies):
     """Turn the pairs (first, second), [B, T, N, H // 2] each, by position times frequency."""
     angles = positions[..., None, None].astype(first.dtype) * frequencies
-    cos, sin = jnp.cos(angles), jnp.sin(angles)
+    # Computed once for all heads: without the barrier XLA computes them again wherever a product is fused with them.
+    cos, sin = jax.lax.optimization_barrier((jnp.cos(angles), jnp.sin(angles)))
     return first * cos - second * sin, first * sin + second * cos

@@ -122,7 +122,7 @@ def sampling(settings: dict) -> tuple[Run, dict]:
 
 
 def grpo_step(settings: dict) -> tuple[Run, dict]:
-    """Rollout, log-probabilities of the policy and of the reference, advantages, one update."""
+    """Rollout, log-probabilities of the reference, advantages, one update; what `--grpo.no-watch-mismatch` runs."""
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -154,10 +154,9 @@ def grpo_step(settings: dict) -> tuple[Run, dict]:
         )  # fmt: skip
         flat = lambda x: np.asarray(x).reshape(-1, width)
         rows = Rows(np.repeat(prompts, group, 0), np.repeat(prompt_lengths, group), *map(flat, rollout[:2]))
-        old = score(state.params, state.router_bias, rows, 1.0)
         ref = score(*reference, rows, 1.0)
         rewards = (rows.tokens[:, 0] % 2).astype(np.float32).reshape(-1, group)
-        batch = GrpoRows(rows, old, ref, np.asarray(group_advantages(rewards)).reshape(-1))
+        batch = GrpoRows(rows, None, ref, np.asarray(group_advantages(rewards)).reshape(-1))
         state, metrics = train_step(state, batch, scalars)
         return {"tokens": int(rows.mask.sum()), "loss": float(metrics["loss"])}
 
