@@ -95,6 +95,21 @@ def test_what_two_hosts_learn_and_save_together_is_what_one_learns(two_hosts):
     assert np.abs(weights).max() > 0.1
 
 
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_what_befalls_one_host_ends_all(environment, tmp_path, number):
+    """One is killed: the other says that it cannot go on. One is asked to stop: both stop, and the first says how to go on."""
+    command = [ROOT / "tests" / "hosts_waiting.py", "--workdir", tmp_path]
+    processes = start_hosts(2, command, environment | {"PYTHONPATH": str(ROOT)})
+    wait_for((tmp_path / "begun").exists, processes[0])
+    processes[1].send_signal(number)
+    if number == signal.SIGTERM:
+        first, second = finish(processes)
+        assert "to resume:\n  python" in first and "resume" not in second
+    else:
+        first, _ = finish(processes, (1, -signal.SIGABRT, -signal.SIGKILL))
+        assert "Start all of them again" in first or "coordination" in first.lower()
+
+
 @pytest.mark.parametrize("said", [{launch.COUNT: "2"}, dict(zip(launch.HOSTS, ("localhost:1", "two", "0")))])
 def test_half_a_description_of_the_hosts_is_an_error(monkeypatch, said):
     for name, value in said.items():
