@@ -33,7 +33,19 @@ def start_hosts(count: int, command: list, environment: dict) -> list[subprocess
     where = {launch.ADDRESS: address, launch.COUNT: str(count)}
     pipe, command = subprocess.PIPE, [sys.executable, *map(str, command)]
     start = lambda more: subprocess.Popen(command, env=environment | where | more, stdout=pipe, stderr=pipe, text=True)
-    return [start({launch.INDEX: str(index)}) for index in range(count)]
+    processes = [start({launch.INDEX: str(index)}) for index in range(count)]
+    started.extend(processes)
+    return processes
+
+
+started: list[subprocess.Popen] = []
+
+
+@pytest.fixture(autouse=True)
+def none_outlives_its_test():
+    yield
+    while started:
+        started.pop().kill()
 
 
 def finish(processes, codes=(0,)) -> list[str]:
