@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from conftest import QUICK_COMPILE, ROOT, SMALL
 from test_resume import final_arrays, lines, wait_for
-from test_sft_stage import SMALL as SFT
+from test_sft_stage import SMALL as SMALL_SFT
 
 from r1jax import checkpoint, launch
 from r1jax.config import UserError
@@ -172,6 +172,7 @@ def test_a_mesh_whose_hosts_overlap_is_refused():
         share_of(FakeSharding([0, 0, 1, 1], [0, 1, 1, 2]))
 
 
+SFT = [*SMALL_SFT, "--sft.optimizer.learning-rate", 1e-4]  # Adam makes a learning rate of rounding where slopes are 0
 PRETRAIN = ["--tokenizer", WORLD_MODEL, "--batch-size", 8, "--sequence-length", 48, "--updates", 6, "--save-every", 1]
 MESHES = {
     "fsdp": ["fsdp", 8],
@@ -299,7 +300,7 @@ def test_two_hosts_fine_tune_on_shares_and_one_goes_on(environment, experiment, 
     finish([experiment("sft", "--workdir", tmp_path / "one", "--data", conversations, "--init", WORLD_MODEL, *SFT)])
     options = ["--workdir", tmp_path / "two", "--data", conversations, "--init", WORLD_MODEL, *SFT]
     processes = start_hosts(2, [ROOT / "experiments" / "sft.py", *options], environment)
-    wait_for((tmp_path / "two" / "checkpoints" / "2").exists, processes[0])
+    wait_for((tmp_path / "two" / "checkpoints" / "2").exists, processes[0], 550)
     processes[1].terminate()
     outputs = finish(processes)
     assert "to resume" in outputs[0] and not (tmp_path / "two" / "summary.json").exists()
