@@ -31,6 +31,16 @@ def as_path(path: str | PurePath) -> Path:
     return epath.Path(path)
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that a reader or a crash never sees half of it; in a bucket every write is such."""
+    if not isinstance(path, Path):
+        path.write_text(text)
+        return
+    partial = path.with_suffix(path.suffix + ".partial")
+    partial.write_text(text)
+    partial.rename(path)
+
+
 def to_dict(config: Any) -> dict:
     """A dataclass as nested dictionaries of JSON values."""
     return json.loads(json.dumps(dataclasses.asdict(config)))
@@ -90,9 +100,7 @@ def claim_workdir(workdir: str | Path, experiment: str, config: Any, *, ignore: 
         )
     workdir.mkdir(parents=True, exist_ok=True)
     _hold(workdir)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(record, indent=2) + "\n")
-    partial.replace(path)
+    write_whole(path, json.dumps(record, indent=2) + "\n")
     return workdir
 
 

@@ -113,6 +113,9 @@ def connect(asked: bool, *, allowed: bool = True) -> None:
         )
     except (ValueError, RuntimeError) as error:
         raise UserError(f"the hosts of this run do not find each other: {error}; see docs/tpu.md") from error
+    from jax.experimental import multihost_utils
+
+    multihost_utils.sync_global_devices("connected")  # gloo gives those that are late half a minute, the first time
     console.quiet, sys.excepthook = jax.process_index() > 0, _end_at_once
 
 

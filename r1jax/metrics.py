@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from r1jax.config import as_path
+from r1jax.config import as_path, write_whole
 
 
 class JsonLines:
@@ -59,9 +59,7 @@ def read_json_lines(path: str | Path) -> list[dict]:
 def write_json(path: str | Path, value) -> None:
     """Write a JSON file in one move, so that a reader or a crash never sees half of it."""
     path = as_path(path)
-    partial = path.with_suffix(path.suffix + ".partial")
-    partial.write_text(json.dumps(value, indent=2) + "\n")
-    partial.replace(path)
+    write_whole(path, json.dumps(value, indent=2) + "\n")
 
 
 def read_json(path: str | Path):
