@@ -21,6 +21,7 @@ from r1jax.evaluation import (
 )
 from r1jax.generation.sampler import make_sampler
 from r1jax.grpo_config import GrpoConfig, loss_scalars, recorded_sampling
+from r1jax.hosts import fetch, place
 from r1jax.mismatch import compare, describe_tokens, is_alarming, worst_tokens
 from r1jax.objectives import group_advantages
 from r1jax.policy import Policy
@@ -93,7 +94,7 @@ def make_grpo_iteration(
     sample = make_sampler(model, sampling, mesh, eos_ids=tokenizer.eos_ids)
     layout = choose_layout(model, config, loss)
     train_step = make_train_step(layout.sums, optimizer, state_shardings, router_bias_rate=config.router_bias_rate)
-    put = partial(jax.device_put, device=batch_sharding(mesh))
+    put = partial(place, sharding=batch_sharding(mesh))
     together = np.arange(config.completions_a_prompt)
 
     def draw(weights, asked: Asked, key, clock: _Clock):
@@ -131,7 +132,7 @@ def make_grpo_iteration(
         ref = jax.block_until_ready(layout.score(*reference, rows._replace(recorded=None), sampling.temperature))
         if counts is None:
             return old, ref, {}, places
-        differing, known = np.asarray(counts, np.float64).sum(0)
+        differing, known = fetch(counts).astype(np.float64).sum(0)
         return old, ref, {"routing_difference": float(differing / max(known, 1))}, places
 
     def update(state: TrainState, batch: GrpoRows, scalars: dict, rng: np.random.Generator):
@@ -143,7 +144,7 @@ def make_grpo_iteration(
             state, metrics = train_step(state, put(mini_batch._replace(rows=rows)), scalars)
             updates.append(metrics)
             usage += places
-        return state, {name: np.mean([m[name] for m in updates], axis=0).tolist() for name in updates[0]}, usage
+        return state, {name: np.mean([fetch(m[name]) for m in updates], axis=0).tolist() for name in updates[0]}, usage
 
     def iteration(state: TrainState, reference, step: int, asked: Asked, more: Callable[[int], Asked] | None = None):
         clock, weights = _Clock(), (state.params, state.router_bias)
@@ -159,12 +160,13 @@ def make_grpo_iteration(
         host_rows = rows_of(batch.prompts, batch.lengths, rollout)
         experts, sampler = experts_of(rollout), rollout.sampler_logprobs.reshape(host_rows.mask.shape)
         old, ref, routing, scored = compute_logprobs(weights, reference, host_rows, experts)
+        old, ref = fetch((old, ref))
         metrics |= routing
         if rollout.drafts is not None:
             metrics["draft_acceptance"] = float(rollout.accepted.sum() / max(rollout.drafts.sum(), 1))
         worst = []
         if config.watch_mismatch:
-            compared = rollout.sampler_logprobs, np.asarray(old).reshape(rollout.mask.shape), rollout.mask
+            compared = rollout.sampler_logprobs, old.reshape(rollout.mask.shape), rollout.mask
             metrics |= compare(*compared)
             if is_alarming(metrics, config.mismatch_alarm):
                 places, codec = worst_tokens(*compared, WORST_TOKENS), asked.codec or tokenizer

@@ -52,8 +52,10 @@ def make_mesh(config: MeshConfig, devices=None) -> Mesh:
     """Arrange the devices as a mesh with all five axes, axes of length 1 included.
 
     Raises:
-      UserError: the axes do not multiply to the number of devices.
+      UserError: the axes do not multiply to the number of devices, or this is one of several hosts and knows it not.
     """
+    if devices is None and jax.process_count() > 1 and not jax.distributed.is_initialized():
+        raise UserError(f"this slice has {jax.process_count()} hosts, which must join each other: add --distributed")
     devices = jax.devices() if devices is None else devices
     sizes = _axis_sizes(config, len(devices))
     return jax.make_mesh(sizes, MESH_AXES, axis_types=(AxisType.Auto,) * len(sizes), devices=devices)

@@ -11,6 +11,7 @@ from r1jax.config import UserError
 from r1jax.generation import speculative
 from r1jax.generation.relayout import make_relayout
 from r1jax.generation.rollout import Rollout, generate
+from r1jax.hosts import place
 from r1jax.models.cache import CacheDtype
 from r1jax.models.config import ModelConfig
 from r1jax.sharding import MeshConfig, batch_sharding, check_divides, reshape_mesh
@@ -121,7 +122,7 @@ def make_sampler(
 
     def sample(policy, prompts, lengths, key, *, resume: Rollout | None = None, budget: int | None = None) -> Rollout:
         keys = jax.vmap(partial(jax.random.fold_in, key))(np.arange(len(prompts)))
-        prompts, lengths, keys = jax.device_put((prompts, lengths, keys), batch_sharding(mesh))
+        prompts, lengths, keys = place((prompts, lengths, keys), batch_sharding(mesh))
         with jax.set_mesh(mesh) if relayout else contextlib.nullcontext():
             policy = relayout(*policy) if relayout else policy
             return generate(
