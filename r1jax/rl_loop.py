@@ -19,6 +19,7 @@ from r1jax.evaluation import (
     respond,
     submit_groups,
 )
+from r1jax.generation.rollout import Rollout
 from r1jax.generation.sampler import make_sampler
 from r1jax.grpo_config import GrpoConfig, loss_scalars, recorded_sampling
 from r1jax.hosts import fetch, place
@@ -161,16 +162,8 @@ def make_grpo_iteration(
         experts, sampler = experts_of(rollout), rollout.sampler_logprobs.reshape(host_rows.mask.shape)
         old, ref, routing, scored = compute_logprobs(weights, reference, host_rows, experts)
         old, ref = fetch((old, ref))
-        metrics |= routing
-        if rollout.drafts is not None:
-            metrics["draft_acceptance"] = float(rollout.accepted.sum() / max(rollout.drafts.sum(), 1))
-        worst = []
-        if config.watch_mismatch:
-            compared = rollout.sampler_logprobs, old.reshape(rollout.mask.shape), rollout.mask
-            metrics |= compare(*compared)
-            if is_alarming(metrics, config.mismatch_alarm):
-                places, codec = worst_tokens(*compared, WORST_TOKENS), asked.codec or tokenizer
-                worst = describe_tokens(places, rollout.tokens, *compared[:2], codec.decode)
+        watched, worst = _watch(rollout, old, config, (asked.codec or tokenizer).decode)
+        metrics |= watched | routing
         clock.tick("scoring")
 
         groups = wait()
@@ -188,14 +181,37 @@ def make_grpo_iteration(
         clock.tick("update")
 
         metrics |= updated | describe_responses(asked.records, groups) | {"reward_parts": parts}
-        metrics["reward"] = float(rewards[known].mean()) if known.any() else 0.0
-        metrics["masked_share"] = float(np.mean(~known))
-        metrics["zero_variance_groups"] = float(np.mean(~advantages.any(axis=1)))
-        metrics["padding"] = {"scoring": _padding(*scored), "update": _padding(*learned)}
-        metrics |= {"outcomes": judge_outcomes(groups), "seconds": clock.seconds}
+        metrics |= {
+            "reward": float(rewards[known].mean()) if known.any() else 0.0,
+            "masked_share": float(np.mean(~known)),
+            "zero_variance_groups": float(np.mean(~advantages.any(axis=1))),
+            "padding": {"scoring": _padding(*scored), "update": _padding(*learned)},
+            "outcomes": judge_outcomes(groups),
+            "seconds": clock.seconds,
+        }
         return state, metrics, Experience(asked, groups, worst)
 
     return iteration
+
+
+def _watch(rollout: Rollout, old, config: GrpoConfig, decode: Callable) -> tuple[dict, list[dict]]:
+    """What there is to say of the sampler, and records of the worst tokens if it differs alarmingly from the trainer.
+
+    Args:
+      rollout: of numpy arrays.
+      old: [B, T] log-probabilities by the trainer; not read where the mismatch is not watched.
+    """
+    figures = {}
+    if rollout.drafts is not None:
+        figures["draft_acceptance"] = float(rollout.accepted.sum() / max(rollout.drafts.sum(), 1))
+    if not config.watch_mismatch:
+        return figures, []
+    compared = rollout.sampler_logprobs, old.reshape(rollout.mask.shape), rollout.mask
+    figures |= compare(*compared)
+    if not is_alarming(figures, config.mismatch_alarm):
+        return figures, []
+    places = worst_tokens(*compared, WORST_TOKENS)
+    return figures, describe_tokens(places, rollout.tokens, *compared[:2], decode)
 
 
 class _Clock:

@@ -18,7 +18,8 @@ SMALL = (
 """Options that make R1-Zero a matter of seconds."""
 
 QUICK_COMPILE = "--xla_backend_optimization_level=0"
-"""Of XLA; the same for every child, so that their bits can be compared."""
+"""Of XLA; the same for the tests and every child, so that their bits can be compared."""
+os.environ.setdefault("XLA_FLAGS", QUICK_COMPILE)  # read when the first test asks for a device
 
 
 @pytest.fixture(scope="session", autouse=True)
