@@ -8,7 +8,6 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from r1jax.config import UserError
 from r1jax.dynamic_sampling import Batch, draw_informative
 from r1jax.evaluation import (
     Codec,
@@ -29,7 +28,7 @@ from r1jax.policy import Policy
 from r1jax.rewards.combine import GroupRewards
 from r1jax.rewards.verdict import Submit
 from r1jax.rl import GrpoRows, Rows, experts_of, grpo_batch_loss, rows_of
-from r1jax.rl_layout import Layout, Loss, packed_layout, padded_layout
+from r1jax.rl_layout import Loss, choose_layout
 from r1jax.sharding import batch_sharding
 from r1jax.train import TrainState, check_finite, make_train_step
 
@@ -93,7 +92,7 @@ def make_grpo_iteration(
     """
     model, tokenizer, sampling = policy.model, policy.tokenizer, recorded_sampling(policy.model, config)
     sample = make_sampler(model, sampling, mesh, eos_ids=tokenizer.eos_ids)
-    layout = _layout(model, config, loss)
+    layout = choose_layout(model, config, loss)
     train_step = make_train_step(layout.sums, optimizer, state_shardings, router_bias_rate=config.router_bias_rate)
     put = partial(place, sharding=batch_sharding(mesh))
     together = np.arange(config.completions_a_prompt)
@@ -210,17 +209,6 @@ class _Clock:
         now = time.monotonic()
         self.seconds[phase] = self.seconds.get(phase, 0.0) + now - self._last
         self._last = now
-
-
-def _layout(model, config: GrpoConfig, loss: Loss) -> Layout:
-    if config.packing == "none":
-        return padded_layout(model, loss, width=config.sampling.max_new_tokens, rows_at_a_time=config.rows_at_a_time)
-    sharing = config.completions_a_prompt
-    if sharing > 1 and model.attention == "splash":
-        raise UserError(
-            "--grpo.packing shared_prompts needs masks that this model's attention 'splash' cannot make; take rows or none"
-        )
-    return packed_layout(model, loss, sharing=sharing, rows_at_a_time=config.rows_at_a_time // sharing)
 
 
 def _padding(tokens: float, places: float) -> float:

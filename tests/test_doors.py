@@ -41,18 +41,20 @@ DOORS = {
         "config",
         "data",
         "generation",
+        "grpo_config",
         "models",
         "objectives",
         "ops",
         "optimizer",
         "rl",
+        "rl_layout",
         "sft_stage",
         "sharding",
         "train",
     },
     "rl": {"generation", "models", "objectives", "ops", "train"},
     "rl_packing": {"models", "rl"},
-    "rl_layout": {"models", "rl", "rl_packing", "train"},
+    "rl_layout": {"config", "grpo_config", "models", "rl", "rl_packing", "train"},
 }
 DOORS["provenance"] = {"config"}
 DOORS["rl_loop"] = DOORS.keys() - {"report", "launch"}
