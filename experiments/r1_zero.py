@@ -135,4 +135,4 @@ def run(config: Config, experiment: str, reward: Reward) -> None:
 
 
 if __name__ == "__main__":
-    launch.run(main, Config, PRESETS)
+    launch.run(main, Config, PRESETS, on_several_hosts=True)
