@@ -116,8 +116,11 @@ def test_commands_name_programs_and_options_that_exist(page, monkeypatch):
     """Each program reads its own command line, and does nothing with it."""
     parsed, run = [], launch.run
 
-    def only_parse(main, config_class, presets=None):
-        run(note, config_class, presets)
+    def only_parse(main, *arguments, **settings):
+        run(note, *arguments, **settings)
+
+    def connect(distributed, *, allowed):
+        assert allowed or not distributed, "--distributed is not for this program"
 
     def note(config):
         parsed.append(config)
@@ -125,6 +128,7 @@ def test_commands_name_programs_and_options_that_exist(page, monkeypatch):
     note.__module__ = launch.__name__  # whose docstring stands in for the program's
     monkeypatch.setattr(launch, "run", only_parse)
     monkeypatch.setattr(launch, "tune_allocator", lambda: None)
+    monkeypatch.setattr(launch, "connect", connect)
     for program, arguments in COMMANDS[page]:
         monkeypatch.setattr(sys, "argv", [program, *arguments])
         spec = importlib.util.find_spec(program[3:]) if program.startswith("-m ") else None
