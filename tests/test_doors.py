@@ -20,6 +20,7 @@ DOORS = {
     "tasks": {"rewards"},
     "launch": {"config"},
     "sharding": {"config"},
+    "chain": {"config", "launch", "metrics"},
     "objectives": {"ops"},
     "data": {"tasks", "rewards", "config"},
     "models": {"ops", "sharding", "launch"},
