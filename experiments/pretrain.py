@@ -19,7 +19,7 @@ from r1jax.config import UserError, claim_workdir, to_dict
 from r1jax.data.packing import PackedBatch, pack_documents
 from r1jax.data.prompts import document_text
 from r1jax.data.tokenizer import Tokenizer, load_tokenizer
-from r1jax.metrics import JsonLines
+from r1jax.metrics import JsonLines, read_json_lines, write_json
 from r1jax.models.config import ModelConfig
 from r1jax.models.mtp import mtp_forward
 from r1jax.models.presets import miniature, student
@@ -137,7 +137,11 @@ def pretraining_loss(model: ModelConfig, params, router_bias, batch: PackedBatch
 
 def main(config: Config) -> None:
     tokenizer = load_tokenizer(config.tokenizer)
-    model = choose_model(config, tokenizer.vocab_size)
+    run(config, tokenizer, choose_model(config, tokenizer.vocab_size))
+
+
+def run(config: Config, tokenizer: Tokenizer, model: ModelConfig) -> None:
+    """Pre-train a model of any shape."""
     scalars = {"mtp_weight": config.mtp_weight, "balance_weight": config.balance_weight}
     mesh = make_mesh(config.mesh)
     check_divides(mesh, config.batch_size, "batch", "--batch-size")
@@ -177,10 +181,18 @@ def main(config: Config) -> None:
                 save(update, bool(stop) or update == config.updates)
             if stop:
                 raise launch.Interrupted
+    write_json(workdir / "summary.json", {"after": last_means(read_json_lines(workdir / "metrics.jsonl"))})
     if config.publish:
         checkpoint.publish(workdir, config.publish)
         tokenizer.save(config.publish)
         launch.console.print(f"published {Path(config.publish)}")
+
+
+def last_means(records: list[dict]) -> dict[str, float]:
+    """Means of the numbers in the last tenth of the records: every batch is new, so its loss is one on unseen text."""
+    last = records[-max(1, len(records) // 10) :]
+    names = [name for name, value in last[-1].items() if isinstance(value, float) and name != "seconds"]
+    return {name: float(np.mean([record[name] for record in last])) for name in names}
 
 
 if __name__ == "__main__":

@@ -55,6 +55,8 @@ DOORS = {
     "rl_layout": {"models", "rl", "rl_packing", "train"},
 }
 DOORS["provenance"] = {"config"}
+DOORS["critic"] = {"checkpoint", "config", "generation", "grpo_config", "models", "objectives", "ops"}
+DOORS["critic"] |= {"optimizer", "policy", "rl", "sharding", "train"}
 DOORS["rl_loop"] = DOORS.keys() - {"report", "launch"}
 DOORS["collect"] = DOORS["rl_stage"] = DOORS["sft_stage"] = DOORS.keys() - {"interop"}
 
