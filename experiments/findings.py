@@ -189,9 +189,11 @@ def main(config: Config) -> None:
     if config.dry_run:
         show_plan(root, wanted, stage_states(root, stages, EXPERIMENTS))
         return launch.console.print(f"{minutes(wanted):.0f} minutes on two cores in all")
-    if not config.no_runs:
-        run_stages(root, stages, wanted, EXPERIMENTS)
-    write_page(Path(config.page), root, stages, stage_states(root, stages, EXPERIMENTS), seeds)
+    try:
+        if not config.no_runs:
+            run_stages(root, stages, wanted, EXPERIMENTS)
+    finally:  # of whatever has finished
+        write_page(Path(config.page), root, stages, stage_states(root, stages, EXPERIMENTS), seeds)
 
 
 def minutes(stages: list[Stage]) -> float:

@@ -52,8 +52,8 @@ QUICK = {
 }  # fmt: skip
 """What an experiment is told besides where it is to be quick; of all others, which are of RL, QUICK_RL."""
 
-COLD_START = ("teacher=r1_zero --preset world", "cold=cold_start --teacher {teacher}")
-SAMPLES = (*COLD_START, "dev2=reasoning_rl --init {cold}", "samples=rejection_sampling --init {dev2}")
+COLD_START = ("teacher=r1_zero --preset world", "dev1=cold_start --teacher {teacher}")
+SAMPLES = (*COLD_START, "dev2=reasoning_rl --init {dev1}", "samples=rejection_sampling --init {dev2}")
 SHORT = "--grpo.sampling.max-new-tokens 40"
 LONG = "--grpo.sampling.max-new-tokens 128"
 PRETRAIN = f"pretrain --tokenizer {BASE_MODEL} --updates 300"
@@ -73,11 +73,11 @@ PRESETS = {
     "ppo": Config(variants=("ppo_1=ablations/ppo --critic.trace 1", "ppo_0.95=ablations/ppo --critic.trace 0.95")),
     "cold_start": Config(
         parents=COLD_START,
-        baseline=f"reasoning_rl --init {WORLD_MODEL}", variants=("cold=reasoning_rl --init {cold}",),
+        baseline=f"reasoning_rl --init {WORLD_MODEL}", variants=("cold=reasoning_rl --init {dev1}",),
     ),
     "language": Config(
         parents=COLD_START,
-        baseline="reasoning_rl --init {cold}", variants=("no_language=--language-weight 0",),
+        baseline="reasoning_rl --init {dev1}", variants=("no_language=--language-weight 0",),
     ),
     "distillation": Config(
         parents=(*SAMPLES, "student_rl=r1_zero --preset student", "distill=distill --data {samples}/records"),
