@@ -141,11 +141,11 @@ def harder_is_longer(runs: Runs) -> Verdict:
 
 
 def ppo(runs: Runs) -> Verdict:
-    at_30 = lambda name: [over_iterations(workdir, "accuracy", 26, 30) for workdir in runs[name]]
-    grpo, ppo_1, ppo_95 = at_30("r1_zero"), at_30("ppo_1"), at_30("ppo_95")
-    megabytes = [over_iterations(workdir, "critic_bytes", 26, 30) / 1e6 for workdir in runs["ppo_1"]]
+    at_24 = lambda name: [over_iterations(workdir, "accuracy", 20, 24) for workdir in runs[name]]
+    grpo, ppo_1, ppo_95 = at_24("r1_zero"), at_24("ppo_1"), at_24("ppo_95")
+    megabytes = [over_iterations(workdir, "critic_bytes", 20, 24) / 1e6 for workdir in runs["ppo_1"]]
     statement = (
-        f"accuracy in iterations 26 to 30: GRPO {points(grpo)}, PPO {points(ppo_1)} with trace 1 and {points(ppo_95)} "
+        f"accuracy in iterations 20 to 24: GRPO {points(grpo)}, PPO {points(ppo_1)} with trace 1 and {points(ppo_95)} "
         f"with 0.95; the critic holds {np.mean(megabytes):.1f} MB more"
     )
     holds = low(less(grpo, ppo_1)) > -0.05 and low(less(ppo_1, ppo_95)) > 0
@@ -201,7 +201,7 @@ def long_training(runs: Runs) -> Verdict:
 
     form, length, entropy, accuracy = map(change, ("format_share", "mean_response_tokens", "entropy", "accuracy"))
     statement = (
-        f"iterations 111 to 120 less 31 to 60: format {points(form, '+')} points, length {number(length, 1, '+')} tokens, "
+        f"iterations 91 to 100 less 31 to 60: format {points(form, '+')} points, length {number(length, 1, '+')} tokens, "
         f"entropy {number(entropy, 3, '+')} nats, accuracy {points(accuracy, '+')}"
     )
     values = {
