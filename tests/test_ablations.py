@@ -18,12 +18,13 @@ from conftest import ROOT
 from tiny_policy import CONFIG, ask, kept, start, tiny_policy
 
 from experiments import findings
-from experiments.ablations import compare, process_reward
+from experiments.ablations import base_size, compare, process_reward
 from r1jax import checkpoint, launch
 from r1jax.chain import seeded_stages
 from r1jax.config import UserError
 from r1jax.critic import Critic, CriticConfig, row_values
 from r1jax.data.tokenizer import load_tokenizer
+from r1jax.models.presets import miniature
 from r1jax.models.reward_model import token_values
 from r1jax.models.transformer import init_params
 from r1jax.objectives import group_advantages
@@ -34,7 +35,7 @@ from r1jax.rl import Rows
 from r1jax.rl_loop import Asked, Scored
 from r1jax.sharding import MeshConfig, make_mesh
 from r1jax.tasks import BASE_MODEL
-from r1jax.tasks.behaviour import read_checks
+from r1jax.tasks.behaviour import check_ends, read_checks
 from r1jax.tasks.countdown import countdown_reward
 
 
@@ -149,7 +150,7 @@ def test_a_step_ends_in_the_token_that_completes_it(tokenizer):
     ids = np.array(tokenizer.encode_prompt(TEXT))
     text = tokenizer.decode(ids.tolist())
     checks = read_checks(text, 6)
-    ends = process_reward.step_ends(tokenizer, ids, text, checks)
+    ends = check_ends(tokenizer.decode, ids, text, checks)
     assert len(ends) == 3 and ends == sorted(ends)
     for check, end in zip(checks, ends):
         assert check.text in tokenizer.decode(ids[: end + 1].tolist())
@@ -163,7 +164,7 @@ def test_process_advantages_follow_from_the_steps_by_a_loop(tokenizer):
     flat = np.array(sum(steps, []))
     length, first = rollout.rows.mask.shape[1], rollout.rows.tokens[0]
     ids, text = first[rollout.rows.mask[0]], rollout.groups[0][0].text
-    ends = [*process_reward.step_ends(tokenizer, ids, text, read_checks(text, 6)), len(ids) - 1]
+    ends = [*check_ends(tokenizer.decode, ids, text, read_checks(text, 6)), len(ids) - 1]
     for row, row_ends in enumerate((ends, [rollout.rows.mask[1].sum() - 1])):
         for token in range(length):
             left = [(r - flat.mean()) / flat.std() for r, end in zip(steps[row], row_ends) if end >= token]
@@ -282,6 +283,16 @@ def test_a_trace_below_one_forgets_the_end(critic_of, mesh):
 def test_ppo_needs_the_log_probabilities_of_the_sampled_tokens(critic_of):
     with pytest.raises(UserError, match="watch-mismatch"):
         critic_of[1]()(rollout()._replace(old_logprobs=None), np.random.default_rng(0))
+
+
+def test_smaller_bases_are_the_miniature_with_all_widths_scaled():
+    full = miniature(300)
+    assert base_size.scaled(full, full.embed_dim) == full
+    count = lambda model: sum(
+        x.size for x in jax.tree.leaves(jax.eval_shape(partial(init_params, model), jax.random.key(0)))
+    )
+    sizes = [count(base_size.scaled(full, width)) for width in (16, 32, 64, 128)]
+    assert all(3 * small < 2 * large for small, large in zip(sizes, sizes[1:]))
 
 
 def walk() -> str:

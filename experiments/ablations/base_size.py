@@ -9,6 +9,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # so that `python 
 from experiments import pretrain
 from r1jax import launch
 from r1jax.data.tokenizer import load_tokenizer
+from r1jax.models.config import ModelConfig
 from r1jax.tasks import BASE_MODEL
 
 
@@ -26,12 +27,16 @@ class Config(pretrain.Config):
     """Layers, the first of them dense; the miniature has 3."""
 
 
+def scaled(model: ModelConfig, embed_dim: int) -> ModelConfig:
+    """A model with all widths but those of positions and heads in proportion to that of its residual stream."""
+    widths = ("embed_dim", "mlp_dim", "q_lora_rank", "kv_lora_rank", "v_head_dim", "expert_mlp_dim")
+    return dataclasses.replace(model, **{name: getattr(model, name) * embed_dim // model.embed_dim for name in widths})
+
+
 def main(config: Config) -> None:
     tokenizer = load_tokenizer(config.tokenizer)
-    full = pretrain.choose_model(config, tokenizer.vocab_size)
-    widths = ("embed_dim", "mlp_dim", "q_lora_rank", "kv_lora_rank", "v_head_dim", "expert_mlp_dim")
-    scaled = {name: getattr(full, name) * config.embed_dim // full.embed_dim for name in widths}
-    pretrain.run(config, tokenizer, dataclasses.replace(full, **scaled, num_layers=config.num_layers))
+    model = scaled(pretrain.choose_model(config, tokenizer.vocab_size), config.embed_dim)
+    pretrain.run(config, tokenizer, dataclasses.replace(model, num_layers=config.num_layers))
 
 
 if __name__ == "__main__":

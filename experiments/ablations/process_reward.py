@@ -20,7 +20,7 @@ from r1jax.data.tokenizer import Tokenizer, load_tokenizer
 from r1jax.objectives import process_advantages
 from r1jax.rl_loop import Scored
 from r1jax.tasks import BASE_MODEL
-from r1jax.tasks.behaviour import read_checks
+from r1jax.tasks.behaviour import check_ends, read_checks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,17 +29,6 @@ class Config(r1_zero.Config):
 
     workdir: str = "runs/process_reward"
     """Checkpoints, metrics, samples, summary and report go here; a stopped run resumes from here."""
-
-
-def step_ends(tokenizer: Tokenizer, ids: np.ndarray, text: str, checks) -> list[int]:
-    """Index of the token in which each check of a response ends."""
-    ends, place, token = [], 0, 0
-    for check in checks:
-        place = text.index(check.text, place) + len(check.text)
-        while len(tokenizer.decode(ids[: token + 1].tolist())) < place:
-            token += 1
-        ends.append(token)
-    return ends
 
 
 def by_steps(tokenizer: Tokenizer, scored: Scored, rng: np.random.Generator) -> tuple[np.ndarray, dict]:
@@ -53,7 +42,7 @@ def by_steps(tokenizer: Tokenizer, scored: Scored, rng: np.random.Generator) -> 
         checks = read_checks(text, scored.asked.records[place[0]]["target"])[: shape[2] - 1]
         count = len(checks) + 1
         rewards[place][:count] = [*(c.right and not c.repeated for c in checks), scored.rewards.rewards[place]]
-        ends[place][:count] = [*step_ends(tokenizer, ids, text, checks), len(ids) - 1]
+        ends[place][:count] = [*check_ends(tokenizer.decode, ids, text, checks), len(ids) - 1]
         known[place][:count] = scored.rewards.known[place]
     return np.asarray(process_advantages(rewards, ends, known, length=length)), {}
 

@@ -77,7 +77,7 @@ def write_comparison(root: str | Path, title: str, arms: Arms) -> Path:
     figures = "".join(overlay_figure(curves, name) for name in CURVES)
     nothing = "<p>These runs have no metrics over iterations.</p>"
     body = [
-        f"<h2>After training</h2><div class=scroll><table><tr>{head}</tr>{rows}</table></div><p class=note>{note}</p>",
+        f"<h2>After training</h2><div class=scroll><table><tr>{head}</tr>{rows}</table></div><p class=note>{html.escape(note)}</p>",
         "<h2>Over the iterations</h2><p class=note>The mean over seeds, each seed faint behind it.</p>",
         f"<div class=grid>{figures}</div>" if figures else nothing,
     ]  # fmt: skip
