@@ -22,16 +22,17 @@ from experiments.ablations import base_size, compare, process_reward
 from r1jax import checkpoint, launch
 from r1jax.chain import seeded_stages
 from r1jax.config import UserError
-from r1jax.critic import Critic, CriticConfig, row_values
+from r1jax.critic import Critic, CriticConfig, ppo_batch_loss, row_values
 from r1jax.data.tokenizer import load_tokenizer
 from r1jax.models.presets import miniature
 from r1jax.models.reward_model import token_values
 from r1jax.models.transformer import init_params
 from r1jax.objectives import group_advantages
+from r1jax.optimizer import OptimizerConfig
 from r1jax.report import comparison_table, read_figures, write_comparison
 from r1jax.rewards.combine import GroupRewards
 from r1jax.rewards.verdict import judge_inline
-from r1jax.rl import Rows
+from r1jax.rl import GrpoRows, Rows
 from r1jax.rl_loop import Asked, Scored
 from r1jax.sharding import MeshConfig, make_mesh
 from r1jax.tasks import BASE_MODEL
@@ -183,7 +184,7 @@ def mesh():
     return make_mesh(MeshConfig())
 
 
-@pytest.mark.parametrize("packing", ["none", "rows"])
+@pytest.mark.parametrize("packing", ["none", pytest.param("rows", marks=pytest.mark.slow)])
 def test_advantages_of_tokens_that_are_all_alike_are_those_of_completions(mesh, packing):
     def by_token(scored, rng):
         advantages = np.asarray(group_advantages(scored.rewards.rewards, scored.rewards.known))
@@ -208,10 +209,15 @@ def critic_of(mesh):
                                 is_leaf=lambda x: hasattr(x, "value"))  # fmt: skip
     policy = policy._replace(params=params, router_bias=bias)
 
+    config = CriticConfig(optimizer=OptimizerConfig(learning_rate=0.02, weight_decay=0.0))
+    critic = Critic(policy, mesh, config, CONFIG)
+    fresh = jax.tree.map(np.asarray, critic.state)
+
     def make(trace: float = 1.0) -> Critic:
-        config = CriticConfig(trace=trace)
-        config = dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, learning_rate=0.02))
-        return Critic(policy, mesh, config, CONFIG)
+        """As it begins; one object, so that its programs are compiled once."""
+        critic.state = jax.tree.map(jnp.array, fresh)
+        critic._config = dataclasses.replace(config, trace=trace)
+        return critic
 
     return policy, make
 
@@ -267,9 +273,10 @@ def test_the_critic_learns_the_returns_and_resumes_from_a_checkpoint(critic_of, 
         manager = checkpoint.open_checkpoints(tmp_path)
         facts = {"model": {}, "run": {}}
         checkpoint.save(manager, 1, arrays=critic.arrays(), facts=facts, wait=True)
+        learnt = jax.tree.map(np.asarray, critic.state)
         other = make()
         other.resume(manager)
-    for a, b in zip(jax.tree.leaves(critic.state), jax.tree.leaves(other.state)):
+    for a, b in zip(jax.tree.leaves(learnt), jax.tree.leaves(other.state), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
@@ -278,6 +285,23 @@ def test_a_trace_below_one_forgets_the_end(critic_of, mesh):
         whole, fading = (critic_of[1](trace)(rollout(), np.random.default_rng(0))[0] for trace in (1.0, 0.5))
     row = whole.reshape(8, 8)[7], fading.reshape(8, 8)[7]
     assert np.ptp(row[0]) < 1e-5 and row[1][7] > row[1][6] > row[1][0]
+
+
+def test_the_policy_of_ppo_minimises_the_clipped_surrogate_over_tokens_by_a_loop():
+    rng = np.random.default_rng(1)
+    new, old, ref, advantages = rng.normal(-2, 0.5, (4, 3, 5)).astype(np.float32)
+    mask = np.arange(5) < np.array([[5], [2], [0]])
+    batch = GrpoRows(Rows(None, None, None, mask), old, ref, advantages)
+    logprobs_of = lambda *_, temperature: (new, np.full((3, 5), 0.5, np.float32), SimpleNamespace(load=jnp.zeros(1)))
+    scalars = {"temperature": 1.0, "clip_epsilon": 0.2}
+    output = ppo_batch_loss(None, None, None, batch, scalars, logprobs_of=logprobs_of)
+    total, kl = 0.0, 0.0
+    for place in zip(*np.nonzero(mask)):
+        ratio, gain, apart = np.exp(new[place] - old[place]), advantages[place], ref[place] - new[place]
+        total -= min(ratio * gain, np.clip(ratio, 0.8, 1.2) * gain)
+        kl += np.exp(apart) - apart - 1
+    assert output.count == 7 and output.metric_sums["entropy"] == pytest.approx(3.5)
+    assert output.loss_sum == pytest.approx(total, rel=1e-5) and output.metric_sums["kl"] == pytest.approx(kl, rel=1e-4)
 
 
 def test_ppo_needs_the_log_probabilities_of_the_sampled_tokens(critic_of):
