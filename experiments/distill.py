@@ -102,4 +102,4 @@ def distillation_loss(model: ModelConfig, teacher: ModelConfig, params, router_b
 
 
 if __name__ == "__main__":
-    launch.run(main, Config, PRESETS)
+    launch.run(main, Config, PRESETS, on_several_hosts=True)

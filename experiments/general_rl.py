@@ -144,4 +144,4 @@ def _kind(record: dict) -> str:
 
 
 if __name__ == "__main__":
-    launch.run(main, Config, PRESETS)
+    launch.run(main, Config, PRESETS, on_several_hosts=True)

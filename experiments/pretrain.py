@@ -19,6 +19,7 @@ from r1jax.config import UserError, claim_workdir, to_dict
 from r1jax.data.packing import PackedBatch, pack_documents
 from r1jax.data.prompts import document_text
 from r1jax.data.tokenizer import Tokenizer, load_tokenizer
+from r1jax.hosts import any_host, fetch, is_first, on_first, place
 from r1jax.metrics import JsonLines, read_json_lines, write_json
 from r1jax.models.config import ModelConfig
 from r1jax.models.mtp import mtp_forward
@@ -145,8 +146,8 @@ def run(config: Config, tokenizer: Tokenizer, model: ModelConfig) -> None:
     scalars = {"mtp_weight": config.mtp_weight, "balance_weight": config.balance_weight}
     mesh = make_mesh(config.mesh)
     check_divides(mesh, config.batch_size, "batch", "--batch-size")
-    workdir = claim_workdir(config.workdir, "pretrain", config, ignore=("publish",))
-    tokenizer.save(workdir)
+    workdir = on_first(claim_workdir, config.workdir, "pretrain", config, ignore=("publish",))
+    on_first(tokenizer.save, workdir)
     optimizer = make_optimizer(config.optimizer, config.updates, train_mtp=True)
     with jax.set_mesh(mesh), launch.StopRequest() as stop, launch.progress_bar() as progress:
         state, shardings = init_train_state(
@@ -158,18 +159,19 @@ def run(config: Config, tokenizer: Tokenizer, model: ModelConfig) -> None:
         sums = gradient_sums(functools.partial(pretraining_loss, model))
         step = make_train_step(sums, optimizer, shardings, router_bias_rate=config.router_bias_rate)
         start = int(state.update)
-        log = JsonLines(workdir / "metrics.jsonl", resume_step=start)
+        log = JsonLines(workdir / "metrics.jsonl" if is_first() else None, resume_step=start)
         task = progress.add_task("pretrain", total=config.updates, completed=start, figures="")
         facts = {"model": to_dict(model), "run": {"experiment": "pretrain", "config": to_dict(config)}}
         save = lambda update, wait: checkpoint.save(manager, update, arrays=state._asdict(), facts=facts, wait=wait)
         began, replaced = time.monotonic(), 0
         for update in range(start + 1, config.updates + 1):
             batch, too_long = make_batch(config, tokenizer, update)
-            state, metrics = step(state, jax.device_put(batch, batch_sharding(mesh)), scalars)
+            state, metrics = step(state, place(batch, batch_sharding(mesh)), scalars)
             replaced += too_long
-            saving = bool(stop) or update % config.save_every == 0 or update == config.updates
+            stopping = any_host(bool(stop))
+            saving = stopping or update % config.save_every == 0 or update == config.updates
             if saving or update % LOG_EVERY == 0:
-                metrics = {name: np.asarray(value).tolist() for name, value in metrics.items()}
+                metrics = {name: value.tolist() for name, value in fetch(metrics).items()}
                 check_finite(metrics, f"update {update}")
                 metrics["documents_too_long"], replaced = replaced, 0
                 log.write({"step": update, "seconds": time.monotonic() - began} | metrics)
@@ -178,22 +180,24 @@ def run(config: Config, tokenizer: Tokenizer, model: ModelConfig) -> None:
                 )
                 progress.update(task, completed=update, figures=figures)
             if saving:
-                save(update, bool(stop) or update == config.updates)
-            if stop:
+                save(update, stopping or update == config.updates)
+            if stopping:
                 raise launch.Interrupted
-    write_json(workdir / "summary.json", {"after": last_means(read_json_lines(workdir / "metrics.jsonl"))})
+    on_first(write_summary, workdir)
     if config.publish:
-        checkpoint.publish(workdir, config.publish)
-        tokenizer.save(config.publish)
+        on_first(checkpoint.publish, workdir, config.publish)
+        on_first(tokenizer.save, config.publish)
         launch.console.print(f"published {Path(config.publish)}")
 
 
-def last_means(records: list[dict]) -> dict[str, float]:
-    """Means of the numbers in the last tenth of the records: every batch is new, so its loss is one on unseen text."""
+def write_summary(workdir: Path) -> None:
+    """summary.json: means of the numbers in the last tenth of the metrics; every batch is new, so none was seen before."""
+    records = read_json_lines(workdir / "metrics.jsonl")
     last = records[-max(1, len(records) // 10) :]
     names = [name for name, value in last[-1].items() if isinstance(value, float) and name != "seconds"]
-    return {name: float(np.mean([record[name] for record in last])) for name in names}
+    means = {name: float(np.mean([record[name] for record in last])) for name in names}
+    write_json(workdir / "summary.json", {"after": means})
 
 
 if __name__ == "__main__":
-    launch.run(main, Config, PRESETS)
+    launch.run(main, Config, PRESETS, on_several_hosts=True)

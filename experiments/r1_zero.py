@@ -138,4 +138,4 @@ def run(config: Config, experiment: str, reward: Reward, **more) -> None:
 
 
 if __name__ == "__main__":
-    launch.run(main, Config, PRESETS)
+    launch.run(main, Config, PRESETS, on_several_hosts=True)

@@ -20,6 +20,7 @@ from r1jax.data.preferences import read_comparisons, read_safety_labels, split_b
 from r1jax.data.rows import data_files
 from r1jax.data.scored_rows import Encoded, Kind, RewardRows, encode_examples, example_batch, updates_per_epoch
 from r1jax.data.tokenizer import Tokenizer, load_tokenizer
+from r1jax.hosts import any_host, fetch, is_first, on_first, place
 from r1jax.metrics import JsonLines, read_json, write_json
 from r1jax.models.config import Dtype, ModelConfig
 from r1jax.models.presets import miniature
@@ -162,10 +163,10 @@ def main(config: Config) -> None:
     rows, length = config.batch_size // config.micro_batches, config.sequence_length
     check_divides(mesh, rows, "batch", "a micro-batch")
     task = load_task(config, mesh)
-    workdir = claim_workdir(config.workdir, REWARD_MODEL, config)
-    if (workdir / "summary.json").exists():
-        return show(workdir)
-    task.tokenizer.save(workdir)
+    workdir = on_first(claim_workdir, config.workdir, REWARD_MODEL, config)
+    if on_first((workdir / "summary.json").exists):
+        return on_first(show, workdir)
+    on_first(task.tokenizer.save, workdir)
     parent = task.policy and task.policy.parent.provenance
     origin = provenance(REWARD_MODEL, config, parent, [file for path in config.pairs for file in data_files(path)])
     facts = {"model": to_dict(task.model), "run": origin | {"kind": config.kind}}
@@ -184,27 +185,28 @@ def main(config: Config) -> None:
             return agreement(scores.reshape(len(examples), -1), np.array([example.label for example in examples]))
 
         done, began = int(state.update), time.monotonic()
-        log = JsonLines(workdir / "metrics.jsonl", resume_step=done)
+        log = JsonLines(workdir / "metrics.jsonl" if is_first() else None, resume_step=done)
         bar = progress.add_task("reward model", total=total, completed=done, figures="")
         for update in range(done + 1, total + 1):
-            state, metrics = step(state, jax.device_put(draw(update), batch_sharding(mesh)), {})
-            metrics = {name: np.asarray(value).tolist() for name, value in metrics.items()}
+            state, metrics = step(state, place(draw(update), batch_sharding(mesh)), {})
+            metrics = {name: value.tolist() for name, value in fetch(metrics).items()}
             check_finite(metrics, f"update {update}")
             if update % config.evaluate_every == 0 or update == total:
                 metrics["held_out_accuracy"] = float(judge(task.held_out).mean())
             log.write({"step": update, "seconds": time.monotonic() - began} | metrics)
             figures = f"loss {metrics['loss']:.4f}  accuracy {metrics['accuracy']:.3f}"
             progress.update(bar, completed=update, figures=figures)
-            last = bool(stop) or update == total
+            stopping = any_host(bool(stop))
+            last = stopping or update == total
             if last or update % config.save_every == 0:
                 checkpoint.save(manager, update, arrays=state._asdict(), facts=facts, wait=last)
-            if stop:
+            if stopping:
                 raise launch.Interrupted
         right = {"held_out": judge(task.held_out), "training": judge(task.training[: len(task.held_out)])}
     summary = {"kind": config.kind, "updates": total} | without_a_model(config.kind, task.training, task.held_out)
     summary |= {name: task.counts[name] | describe_accuracy(values) for name, values in right.items()}
-    write_json(workdir / "summary.json", summary)
-    show(workdir)
+    on_first(write_json, workdir / "summary.json", summary)
+    on_first(show, workdir)
 
 
 def show(workdir: Path) -> None:
@@ -221,4 +223,4 @@ def show(workdir: Path) -> None:
 
 
 if __name__ == "__main__":
-    launch.run(main, Config, PRESETS)
+    launch.run(main, Config, PRESETS, on_several_hosts=True)

@@ -36,4 +36,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    launch.run(main, Config, PRESETS)
+    launch.run(main, Config, PRESETS, on_several_hosts=True)

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 
-from r1jax.config import UserError
+from r1jax.config import UserError, as_path
+from r1jax.hosts import place
 
 FOLDER = "checkpoints"
 
@@ -24,7 +25,8 @@ def open_checkpoints(workdir: str | Path, *, keep: int = 2) -> ocp.CheckpointMan
 
 def _manager(workdir: str | Path, **options) -> ocp.CheckpointManager:
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # what goes wrong is raised, and said once by r1jax
-    folder = (Path(workdir) / FOLDER).absolute()
+    folder = as_path(workdir) / FOLDER
+    folder = folder.absolute() if isinstance(folder, Path) else folder
     return ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(**options))
 
 
@@ -102,7 +104,7 @@ def restore(manager: ocp.CheckpointManager, *, arrays: dict[str, Any], facts: tu
 
 def _storable(leaf):
     """Orbax refuses arrays of size 0, such as the router bias of a model without experts: one zero stands for them."""
-    return leaf if leaf.size else jnp.zeros(1, leaf.dtype)
+    return leaf if leaf.size else place(np.zeros(1, leaf.dtype), leaf.sharding)
 
 
 def _abstract(leaf):
@@ -110,7 +112,7 @@ def _abstract(leaf):
 
 
 def _reshaped(wanted, stored):
-    return stored if wanted.size else jax.device_put(jnp.zeros(wanted.shape, wanted.dtype), wanted.sharding)
+    return stored if wanted.size else place(np.zeros(wanted.shape, wanted.dtype), wanted.sharding)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +135,7 @@ def open_parent(folder: str | Path) -> Parent:
     Raises:
       UserError: no such folder, no finished checkpoint in it, or one that r1jax did not write; says which.
     """
-    folder = Path(folder)
+    folder = as_path(folder)
     if not folder.is_dir():
         raise UserError(f"--init={folder}: no such folder; give the workdir of an earlier stage")
     if not (folder / FOLDER).is_dir():

@@ -2,15 +2,43 @@
 
 import dataclasses
 import fcntl
+import importlib.util
 import json
 import os
 import time
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 
 class UserError(Exception):
     """A mistake the user can mend; shown as its message alone, without a traceback."""
+
+
+def as_path(path: str | PurePath) -> Path:
+    """A path on this machine, or, of a URL such as gs://bucket/run, one that is used alike (`etils.epath`).
+
+    Raises:
+      UserError: the URL is of another kind of storage, or what reads it is not installed.
+    """
+    if "://" not in str(path):
+        return Path(path)
+    if not str(path).startswith("gs://"):
+        raise UserError(f"{path}: of URLs, only gs://BUCKET/PATH can be read and written")
+    if importlib.util.find_spec("gcsfs") is None:
+        raise UserError(f"{path}: reading and writing gs:// needs gcsfs; pip install gcsfs")
+    from etils import epath
+
+    return epath.Path(path)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that a reader or a crash never sees half of it; in a bucket every write is such."""
+    if not isinstance(path, Path):
+        path.write_text(text)
+        return
+    partial = path.with_suffix(path.suffix + ".partial")
+    partial.write_text(text)
+    partial.rename(path)
 
 
 def to_dict(config: Any) -> dict:
@@ -48,7 +76,7 @@ def claim_workdir(workdir: str | Path, experiment: str, config: Any, *, ignore: 
     Raises:
       UserError: the folder belongs to another experiment or configuration, or is in use by something else.
     """
-    workdir = Path(workdir)
+    workdir = as_path(workdir)
     free = {"workdir", "mesh", *ignore}
     record = {"experiment": experiment} | {k: v for k, v in to_dict(config).items() if k not in free}
     path = workdir / "config.json"
@@ -72,9 +100,7 @@ def claim_workdir(workdir: str | Path, experiment: str, config: Any, *, ignore: 
         )
     workdir.mkdir(parents=True, exist_ok=True)
     _hold(workdir)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(record, indent=2) + "\n")
-    partial.rename(path)
+    write_whole(path, json.dumps(record, indent=2) + "\n")
     return workdir
 
 
@@ -86,6 +112,8 @@ RELEASE_SECONDS = 20
 
 def _hold(workdir: Path) -> None:
     """Lock a folder for the life of this process; where the file system has no locks, do nothing."""
+    if not isinstance(workdir, Path):
+        return
     known = workdir.stat()
     if (known.st_dev, known.st_ino) in _held:
         return

@@ -16,6 +16,7 @@ from r1jax.checkpoint import restore
 from r1jax.config import UserError
 from r1jax.generation.prefill import prompt_positions
 from r1jax.grpo_config import GrpoConfig
+from r1jax.hosts import fetch, place
 from r1jax.models.config import ModelConfig
 from r1jax.models.reward_model import adopt_decoder, init_reward_params, token_values
 from r1jax.objectives import dapo_sums, generalized_advantages, k3, log_ratio, token_rewards, value_sums
@@ -72,15 +73,15 @@ class Critic:
         """An `r1jax.rl_loop.Advantages`: [P, G, T], over the rollout's tokens of mean 0 and standard deviation 1."""
         if scored.old_logprobs is None:
             raise UserError("PPO needs the log-probabilities of the sampled tokens: leave --grpo.watch-mismatch on")
-        known, rows = scored.rewards.known, jax.device_put(scored.rows, batch_sharding(self._mesh))
+        known, rows = scored.rewards.known, place(scored.rows, batch_sharding(self._mesh))
         mask = scored.rows.mask & known.reshape(-1, 1)
-        values = self._values(self.state.params, self.state.router_bias, rows)
+        values = fetch(self._values(self.state.params, self.state.router_bias, rows))
         scores = scored.rewards.rewards.reshape(-1)
         rewards = token_rewards(scores, scored.old_logprobs, scored.ref_logprobs, mask, kl_coef=self._grpo.kl_coef)
-        advantages, returns = map(np.asarray, generalized_advantages(rewards, values, mask, trace=self._config.trace))
+        advantages, returns = fetch(generalized_advantages(rewards, values, mask, trace=self._config.trace))
         metrics = self._learn(scored.rows._replace(mask=mask), returns, rng)
         spread = returns[mask].var() if mask.any() else 0.0
-        error = np.mean(np.square(returns - np.asarray(values))[mask]) if mask.any() else 0.0
+        error = np.mean(np.square(returns - values)[mask]) if mask.any() else 0.0
         metrics["explained_variance"] = float(1 - error / spread) if spread > 0 else 0.0
         if mask.any():
             advantages = np.where(mask, (advantages - advantages[mask].mean()) / (advantages[mask].std() + 1e-6), 0.0)
@@ -91,7 +92,7 @@ class Critic:
         losses = []
         for chosen in rng.permutation(len(returns)).reshape(self._grpo.mini_batches, -1):
             batch = jax.tree.map(lambda x: x[chosen], Judged(rows, returns))
-            self.state, metrics = self._step(self.state, jax.device_put(batch, batch_sharding(self._mesh)), {})
+            self.state, metrics = self._step(self.state, place(batch, batch_sharding(self._mesh)), {})
             check_finite(metrics, f"update {int(self.state.update)} of the critic")
             losses.append(float(metrics["loss"]))
         return {"value_loss": float(np.mean(losses)), "critic_bytes": count_bytes(self.state)}

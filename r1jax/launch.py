@@ -6,6 +6,7 @@ import os
 import shlex
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -77,7 +78,63 @@ def end_with_parent() -> None:
             sys.exit(1)
 
 
-def run(main: Callable[[Any], None], config_class: type, presets: Mapping[str, Any] | None = None) -> None:
+ADDRESS, COUNT, INDEX = HOSTS = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+"""Environment variables that make this process one of several: host:port of the first, how many, and which it is."""
+HEARTBEAT_SECONDS = 60
+"""How long a host may be silent before all others end."""
+
+
+def connect(asked: bool, *, allowed: bool = True) -> None:
+    """Join the other processes of this run, where `--distributed` or the environment says that there are some.
+
+    With the variables of `HOSTS` it is as they say; without, as jax finds out on TPU pods and under Slurm, Open MPI or
+    Kubernetes. Call before any device is asked for. From then on only the first host prints.
+
+    Raises:
+      UserError: it is not `allowed`; some of the variables are missing, or are no numbers; or the others cannot be found.
+    """
+    said = {name: os.environ[name] for name in HOSTS if os.environ.get(name)}
+    if not asked and not said:
+        return
+    if not allowed:
+        raise UserError(f"this command runs on one host; leave out --distributed, and unset {', '.join(HOSTS)}")
+    if said and (len(said) < len(HOSTS) or not (said[COUNT] + said[INDEX]).isdigit()):
+        raise UserError(
+            f"several hosts need {', '.join(HOSTS)}, the last two whole numbers; there is {said or 'nothing'}"
+        )
+    import jax
+
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM for itself
+    where = (said[ADDRESS], int(said[COUNT]), int(said[INDEX])) if said else ()
+    try:
+        jax.distributed.initialize(
+            *where, heartbeat_timeout_seconds=HEARTBEAT_SECONDS, shutdown_timeout_seconds=HEARTBEAT_SECONDS
+        )
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f"the hosts of this run do not find each other: {error}; see docs/tpu.md") from error
+    from jax.experimental import multihost_utils
+
+    multihost_utils.sync_global_devices("connected")  # gloo gives those that are late half a minute, the first time
+    console.quiet, sys.excepthook = jax.process_index() > 0, _end_at_once
+
+
+def _end_at_once(kind, error, trace) -> None:
+    """What one of several hosts does of an exception that is its last."""
+    traceback.print_exception(kind, error, trace)
+    _fail(
+        "this host cannot go on. Where the error is about connections or collectives, another one has ended, and its "
+        f"output says why. Start all of them again; what is saved stays:\n  {resume_command()}"
+    )
+
+
+def run(
+    main: Callable[[Any], None],
+    config_class: type,
+    presets: Mapping[str, Any] | None = None,
+    *,
+    on_several_hosts: bool = False,
+) -> None:
     """Parse the command line into `config_class` and run `main`.
 
     Args:
@@ -85,6 +142,8 @@ def run(main: Callable[[Any], None], config_class: type, presets: Mapping[str, A
       config_class: a frozen dataclass, every field of which is an option.
       presets: name -> configuration whose values are the defaults where `--preset NAME` is given; the first is taken
         where it is not.
+      on_several_hosts: whether `main` can be one of several processes, which `--distributed` or the environment makes
+        it; see `connect`.
 
     Exits with 0 where it is done or was stopped on request, 1 for a user's mistake, 2 for an unknown option.
     """
@@ -97,10 +156,14 @@ def run(main: Callable[[Any], None], config_class: type, presets: Mapping[str, A
     if presets:
         description += f"\n\n--preset {{{','.join(presets)}}} chooses the defaults of all options."
         default, arguments = _preset(presets, arguments)
+    if on_several_hosts:
+        description += "\n\n--distributed makes this one of several processes, one on each host (docs/tpu.md)."
+    distributed, arguments = "--distributed" in arguments, [a for a in arguments if a != "--distributed"]
     config = tyro.cli(config_class, description=description, args=arguments, default=default)
     if getattr(config, "seed", 0) < 0:  # not every command draws numbers
         _fail(f"--seed must be 0 or more, not {config.seed}")
     try:
+        connect(distributed, allowed=on_several_hosts)
         main(config)
     except UserError as error:
         _fail(str(error))
@@ -132,8 +195,16 @@ def _preset(presets: Mapping[str, Any], arguments: list[str]) -> tuple[Any, list
     return presets[names[0]], left
 
 
+def several_hosts() -> bool:
+    """Whether this process has joined others."""
+    return "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized()
+
+
 def _fail(message: str) -> None:
     Console(stderr=True, highlight=False, markup=False).print(f"error: {message}", style="red", soft_wrap=True)
+    if several_hosts():  # at once: a host that waits for the others, to end with them, keeps them waiting
+        sys.stdout.flush()
+        os._exit(1)
     sys.exit(1)
 
 

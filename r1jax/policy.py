@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from r1jax.checkpoint import FOLDER, Parent, load_parent, open_parent, restore
-from r1jax.config import UserError, to_dict
+from r1jax.config import UserError, as_path, to_dict
 from r1jax.data.tokenizer import Tokenizer, check_vocabulary, load_tokenizer
 from r1jax.interop.hf_config import is_hf_folder, read_hf_config
 from r1jax.interop.loading import has_mtp, load_checkpoint
@@ -47,7 +47,7 @@ def load_policy(folder: str | Path, mesh, *, dtype: Dtype | None = None) -> Poli
       UserError: the folder is neither a finished stage's workdir nor a model that r1jax has, holds a reward model, or
         its model does not divide over the mesh.
     """
-    if is_hf_folder(folder) and not (Path(folder) / FOLDER).exists():
+    if is_hf_folder(folder) and not (as_path(folder) / FOLDER).exists():
         return import_policy(folder, mesh, dtype=dtype)
     parent = open_parent(folder)
     if parent.provenance["run"].get("experiment") == REWARD_MODEL:

@@ -14,6 +14,7 @@ from r1jax.checkpoint import Parent, load_parent, open_parent
 from r1jax.config import UserError
 from r1jax.data.scored_rows import Encoded, Kind, pad_rows, scored_row, scored_texts
 from r1jax.data.tokenizer import Tokenizer, load_tokenizer
+from r1jax.hosts import place
 from r1jax.models.config import ModelConfig, read_model_config
 from r1jax.models.reward_model import init_reward_params, reward_scores
 from r1jax.policy import REWARD_MODEL
@@ -90,7 +91,7 @@ def make_row_scorer(model: ModelConfig, mesh, *, batch: int, length: int):
     def score(params, router_bias, rows: Sequence[Sequence[int]]) -> np.ndarray:
         scores = [np.zeros(0, np.float32)]
         for start in range(0, len(rows), batch):
-            placed = jax.device_put(pad_rows(rows[start : start + batch], batch, length), batch_sharding(mesh))
+            placed = place(pad_rows(rows[start : start + batch], batch, length), batch_sharding(mesh))
             scores.append(np.asarray(compiled(params, router_bias, *placed)))
         return np.concatenate(scores)[: len(rows)]
 

@@ -189,7 +189,7 @@ def grpo_batch_loss(
     temperature = scalars["temperature"]
     logprobs, entropy, routing = logprobs_of(model, params, router_bias, batch.rows, temperature=temperature)
     mask, weights = batch.rows.mask, None
-    old_logprobs = jax.lax.stop_gradient(logprobs) if batch.old_logprobs is None else batch.old_logprobs
+    old_logprobs = old_logprobs_of(batch, logprobs)
     if "importance_cap" in scalars:
         mismatch = token_ratio(log_ratio(old_logprobs, batch.sampler_logprobs, mask))
         weights = truncated_importance(mismatch, cap=scalars["importance_cap"])
@@ -203,6 +203,11 @@ def grpo_batch_loss(
         balance = scalars["balance_weight"] * routing.balance.sum()
         loss, metrics["balance_loss"] = loss + balance, balance
     return LossOutput(loss, count, metrics, routing.load)
+
+
+def old_logprobs_of(batch: GrpoRows, logprobs) -> jax.Array:
+    """The old policy's log-probabilities [B, T]: those of the rows, or where they have none the policy's own `logprobs`."""
+    return jax.lax.stop_gradient(logprobs) if batch.old_logprobs is None else batch.old_logprobs
 
 
 def sorted_by_length(sums_fn, rows_at_a_time: int, lengths: tuple[int, ...]):

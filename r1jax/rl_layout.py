@@ -4,6 +4,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
+from r1jax.config import UserError
+from r1jax.grpo_config import GrpoConfig
 from r1jax.models.config import ModelConfig
 from r1jax.rl import Rows, completion_lengths, make_score, padded_places, routed_logprobs, sorted_by_length
 from r1jax.rl_packing import make_packed_score, over_filled_rows, pack_rows, packed_logprobs, packed_places
@@ -43,3 +45,19 @@ def packed_layout(model: ModelConfig, loss: Loss, *, sharing: int, rows_at_a_tim
 
     sums = over_filled_rows(gradient_sums(partial(loss, model, logprobs_of=packed_logprobs)), rows_at_a_time)
     return Layout(arrange, make_packed_score(model, rows_at_a_time=rows_at_a_time), sums)
+
+
+def choose_layout(model: ModelConfig, config: GrpoConfig, loss: Loss) -> Layout:
+    """The layout that `config.packing` names.
+
+    Raises:
+      UserError: this model's attention cannot make its masks.
+    """
+    if config.packing == "none":
+        return padded_layout(model, loss, width=config.sampling.max_new_tokens, rows_at_a_time=config.rows_at_a_time)
+    sharing = config.completions_a_prompt
+    if sharing > 1 and model.attention == "splash":
+        raise UserError(
+            "--grpo.packing shared_prompts needs masks that this model's attention 'splash' cannot make; take rows or none"
+        )
+    return packed_layout(model, loss, sharing=sharing, rows_at_a_time=config.rows_at_a_time // sharing)

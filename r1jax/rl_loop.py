@@ -8,7 +8,6 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from r1jax.config import UserError
 from r1jax.dynamic_sampling import Batch, draw_informative
 from r1jax.evaluation import (
     Codec,
@@ -20,15 +19,17 @@ from r1jax.evaluation import (
     respond,
     submit_groups,
 )
+from r1jax.generation.rollout import Rollout
 from r1jax.generation.sampler import make_sampler
 from r1jax.grpo_config import GrpoConfig, loss_scalars, recorded_sampling
+from r1jax.hosts import fetch, place
 from r1jax.mismatch import compare, describe_tokens, is_alarming, worst_tokens
 from r1jax.objectives import group_advantages
 from r1jax.policy import Policy
 from r1jax.rewards.combine import GroupRewards
 from r1jax.rewards.verdict import Submit
 from r1jax.rl import GrpoRows, Rows, experts_of, grpo_batch_loss, rows_of
-from r1jax.rl_layout import Layout, Loss, packed_layout, padded_layout
+from r1jax.rl_layout import Loss, choose_layout
 from r1jax.sharding import batch_sharding
 from r1jax.train import TrainState, check_finite, make_train_step
 
@@ -51,16 +52,16 @@ Reward = Callable[[int, Asked, list[list[Response]], np.random.Generator], Group
 
 
 class Scored(NamedTuple):
-    """A rollout of B = P x G completions with all that advantages may follow from; numpy arrays but for log-probabilities."""
+    """A rollout of B = P x G completions with all that advantages may follow from; arrays are numpy's."""
 
     asked: Asked
     groups: list[list[Response]]
     """Judged responses to each problem."""
     rewards: GroupRewards
     rows: Rows
-    old_logprobs: jax.Array | None
+    old_logprobs: np.ndarray | None
     """[B, T] of the policy that sampled; None with --grpo.no-watch-mismatch."""
-    ref_logprobs: jax.Array
+    ref_logprobs: np.ndarray
     """[B, T] of the reference policy."""
 
 
@@ -117,9 +118,9 @@ def make_grpo_iteration(
     """
     model, tokenizer, sampling = policy.model, policy.tokenizer, recorded_sampling(policy.model, config)
     sample = make_sampler(model, sampling, mesh, eos_ids=tokenizer.eos_ids)
-    layout = _layout(model, config, loss)
+    layout = choose_layout(model, config, loss)
     train_step = make_train_step(layout.sums, optimizer, state_shardings, router_bias_rate=config.router_bias_rate)
-    put = partial(jax.device_put, device=batch_sharding(mesh))
+    put = partial(place, sharding=batch_sharding(mesh))
     together = np.arange(config.completions_a_prompt)
 
     def draw(weights, asked: Asked, key, clock: _Clock):
@@ -157,7 +158,7 @@ def make_grpo_iteration(
         ref = jax.block_until_ready(layout.score(*reference, rows._replace(recorded=None), sampling.temperature))
         if counts is None:
             return old, ref, {}, places
-        differing, known = np.asarray(counts, np.float64).sum(0)
+        differing, known = fetch(counts).astype(np.float64).sum(0)
         return old, ref, {"routing_difference": float(differing / max(known, 1))}, places
 
     def update(state: TrainState, batch: GrpoRows, scalars: dict, rng: np.random.Generator):
@@ -169,7 +170,7 @@ def make_grpo_iteration(
             state, metrics = train_step(state, put(mini_batch._replace(rows=rows)), scalars)
             updates.append(metrics)
             usage += places
-        return state, {name: np.mean([m[name] for m in updates], axis=0).tolist() for name in updates[0]}, usage
+        return state, {name: np.mean([fetch(m[name]) for m in updates], axis=0).tolist() for name in updates[0]}, usage
 
     def iteration(state: TrainState, reference, step: int, asked: Asked, more: Callable[[int], Asked] | None = None):
         clock, weights = _Clock(), (state.params, state.router_bias)
@@ -185,16 +186,9 @@ def make_grpo_iteration(
         host_rows = rows_of(batch.prompts, batch.lengths, rollout)
         experts, sampler = experts_of(rollout), rollout.sampler_logprobs.reshape(host_rows.mask.shape)
         old, ref, routing, scored = compute_logprobs(weights, reference, host_rows, experts)
-        metrics |= routing
-        if rollout.drafts is not None:
-            metrics["draft_acceptance"] = float(rollout.accepted.sum() / max(rollout.drafts.sum(), 1))
-        worst = []
-        if config.watch_mismatch:
-            compared = rollout.sampler_logprobs, np.asarray(old).reshape(rollout.mask.shape), rollout.mask
-            metrics |= compare(*compared)
-            if is_alarming(metrics, config.mismatch_alarm):
-                places, codec = worst_tokens(*compared, WORST_TOKENS), asked.codec or tokenizer
-                worst = describe_tokens(places, rollout.tokens, *compared[:2], codec.decode)
+        old, ref = fetch((old, ref))
+        watched, worst = _watch(rollout, old, config, (asked.codec or tokenizer).decode)
+        metrics |= watched | routing
         clock.tick("scoring")
 
         groups = wait()
@@ -213,14 +207,37 @@ def make_grpo_iteration(
         clock.tick("update")
 
         metrics |= updated | describe_responses(asked.records, groups) | {"reward_parts": parts} | more_metrics
-        metrics["reward"] = float(rewards[known].mean()) if known.any() else 0.0
-        metrics["masked_share"] = float(np.mean(~known))
-        metrics["zero_variance_groups"] = float(np.mean(~advantages.reshape(len(groups), -1).any(axis=1)))
-        metrics["padding"] = {"scoring": _padding(*scored), "update": _padding(*learned)}
-        metrics |= {"outcomes": judge_outcomes(groups), "seconds": clock.seconds}
+        metrics |= {
+            "reward": float(rewards[known].mean()) if known.any() else 0.0,
+            "masked_share": float(np.mean(~known)),
+            "zero_variance_groups": float(np.mean(~advantages.reshape(len(groups), -1).any(axis=1))),
+            "padding": {"scoring": _padding(*scored), "update": _padding(*learned)},
+            "outcomes": judge_outcomes(groups),
+            "seconds": clock.seconds,
+        }
         return state, metrics, Experience(asked, groups, worst)
 
     return iteration
+
+
+def _watch(rollout: Rollout, old, config: GrpoConfig, decode: Callable) -> tuple[dict, list[dict]]:
+    """What there is to say of the sampler, and records of the worst tokens if it differs alarmingly from the trainer.
+
+    Args:
+      rollout: of numpy arrays.
+      old: [B, T] log-probabilities by the trainer; not read where the mismatch is not watched.
+    """
+    figures = {}
+    if rollout.drafts is not None:
+        figures["draft_acceptance"] = float(rollout.accepted.sum() / max(rollout.drafts.sum(), 1))
+    if not config.watch_mismatch:
+        return figures, []
+    compared = rollout.sampler_logprobs, old.reshape(rollout.mask.shape), rollout.mask
+    figures |= compare(*compared)
+    if not is_alarming(figures, config.mismatch_alarm):
+        return figures, []
+    places = worst_tokens(*compared, WORST_TOKENS)
+    return figures, describe_tokens(places, rollout.tokens, *compared[:2], decode)
 
 
 class _Clock:
@@ -234,17 +251,6 @@ class _Clock:
         now = time.monotonic()
         self.seconds[phase] = self.seconds.get(phase, 0.0) + now - self._last
         self._last = now
-
-
-def _layout(model, config: GrpoConfig, loss: Loss) -> Layout:
-    if config.packing == "none":
-        return padded_layout(model, loss, width=config.sampling.max_new_tokens, rows_at_a_time=config.rows_at_a_time)
-    sharing = config.completions_a_prompt
-    if sharing > 1 and model.attention == "splash":
-        raise UserError(
-            "--grpo.packing shared_prompts needs masks that this model's attention 'splash' cannot make; take rows or none"
-        )
-    return packed_layout(model, loss, sharing=sharing, rows_at_a_time=config.rows_at_a_time // sharing)
 
 
 def _padding(tokens: float, places: float) -> float:

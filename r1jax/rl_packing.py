@@ -17,6 +17,8 @@ from r1jax.models.config import ModelConfig
 from r1jax.models.transformer import forward_with_routing, target_logprobs
 from r1jax.rl import GrpoRows, Rows, by_layer, count_routing_differences
 
+BLOCK = 128
+"""Places that the kernels of attention work on at least."""
 _TRIED = 64  # open rows that are looked at for one prompt: it bounds the search where many lack only predictions
 
 
@@ -89,6 +91,9 @@ def packed_logprobs(model: ModelConfig, params, router_bias, packed: PackedRows,
 
     The Routing is of the packed rows; it counts a prompt once for all completions that share it.
     """
+    length = packed.tokens.shape[1]
+    if model.attention == "splash":
+        packed = _fill_blocks(packed)
     positions = jnp.where(packed.segments > 0, packed.positions, -1)
     replay = None if packed.replay is None else by_layer(packed.replay)
     hidden, _, routing = forward_with_routing(
@@ -97,7 +102,17 @@ def packed_logprobs(model: ModelConfig, params, router_bias, packed: PackedRows,
     )  # fmt: skip
     hidden = jnp.take_along_axis(hidden, packed.sources[..., None], axis=1)
     values = target_logprobs(model, params, hidden, packed.targets, temperature=temperature)
-    return *(_unpack(x, packed) for x in values), routing
+    return *(_unpack(x, packed) for x in values), routing._replace(experts=routing.experts[:, :, :length])
+
+
+def _fill_blocks(packed: PackedRows) -> PackedRows:
+    """Rows with padding up to whole blocks, on which kernels work: without it every layer would pad and cut anew."""
+    spare = -packed.tokens.shape[1] % BLOCK
+    pad = lambda x, value=0: jnp.pad(x, [(0, 0), (0, spare)] + [(0, 0)] * (x.ndim - 2), constant_values=value)
+    return packed._replace(
+        tokens=pad(packed.tokens), positions=pad(packed.positions), segments=pad(packed.segments),
+        replay=None if packed.replay is None else pad(packed.replay, -1),
+    )  # fmt: skip
 
 
 def make_packed_score(model: ModelConfig, *, rows_at_a_time: int):

@@ -16,6 +16,7 @@ from r1jax.doctor import diagnose
 from r1jax.evaluation import comparison_table, evaluation_batches, sample_record, summarize
 from r1jax.generation.sampler import make_sampler
 from r1jax.grpo_config import GrpoConfig
+from r1jax.hosts import any_host, is_first, on_first
 from r1jax.metrics import JsonLines, read_json, read_json_lines, write_json
 from r1jax.mismatch import is_alarming, warning
 from r1jax.models.config import Dtype
@@ -92,10 +93,10 @@ def run_rl_stage(
     if min(config.evaluation_problems, config.training_problems) < 2:
         raise UserError("--evaluation-problems and --training-problems must be 2 or more")
     policy = load_policy(init, mesh, dtype=config.dtype)
-    workdir = claim_workdir(config.workdir, experiment, config)
-    if (workdir / "summary.json").exists():
-        return show(workdir)
-    policy.tokenizer.save(workdir)
+    workdir = on_first(claim_workdir, config.workdir, experiment, config)
+    if on_first((workdir / "summary.json").exists):
+        return on_first(show, workdir)
+    on_first(policy.tokenizer.save, workdir)
     facts = {"model": to_dict(policy.model), "run": provenance(experiment, config, policy.parent.provenance)}
     held_out = ask(None, "held_out", config.evaluation_problems, np.random.default_rng(0))
     training = ask(None, "train", config.training_problems, np.random.default_rng(0))
@@ -108,8 +109,9 @@ def run_rl_stage(
         critic = make_critic(policy, mesh) if make_critic else None
         if critic and start is not None:
             critic.resume(manager)
-        samples = JsonLines(workdir / "samples.jsonl", resume_step=-1 if start is None else start)
-        log = JsonLines(workdir / "metrics.jsonl", resume_step=start or 0)
+        log_to = lambda name: workdir / name if is_first() else None
+        samples = JsonLines(log_to("samples.jsonl"), resume_step=-1 if start is None else start)
+        log = JsonLines(log_to("metrics.jsonl"), resume_step=start or 0)
         sampler = make_sampler(policy.model, grpo.sampling, mesh, eos_ids=policy.tokenizer.eos_ids)
         evaluate = partial(evaluate_policy, config, policy.tokenizer, samples, progress, stop, submit)
 
@@ -121,7 +123,7 @@ def run_rl_stage(
             ready, start = time.monotonic(), 0
             before = evaluate("before", 0, partial(sampler, reference), held_out)
             seconds = {"startup": ready - began, "before": time.monotonic() - ready}
-            write_json(workdir / "before.json", before | {"seconds": seconds})
+            on_first(write_json, workdir / "before.json", before | {"seconds": seconds})
             save(0, wait=True)
 
         options, alarmed = {"seed": config.seed, "submit": submit, "reward": reward, "loss": loss}, False
@@ -143,18 +145,20 @@ def run_rl_stage(
             samples.write(sample_record(step, "train", 0, asked.prompts[0], asked.records[0], groups[0][0]))
             alarmed = sound_alarm(config, policy, samples, progress.console, alarmed, step, metrics, worst_tokens)
             progress.update(task, completed=step, figures=live_figures(metrics))
-            last = bool(stop) or step == grpo.iterations
+            stopping = any_host(bool(stop))
+            last = stopping or step == grpo.iterations
             if last or step % config.save_every == 0:
                 save(step, wait=last)
-            if stop:
-                write_report(workdir)
+            if stopping:
+                on_first(write_report, workdir)
                 raise launch.Interrupted
 
         evaluating, sample = time.monotonic(), partial(sampler, (state.params, state.router_bias))
         after = evaluate("after", grpo.iterations + 1, sample, held_out)
         on_training = evaluate("training problems", grpo.iterations + 1, sample, training)
-    write_summary(workdir, {"after": after, "training": on_training}, {"after": time.monotonic() - evaluating})
-    show(workdir)
+    seconds = {"after": time.monotonic() - evaluating}
+    on_first(write_summary, workdir, {"after": after, "training": on_training}, seconds)
+    on_first(show, workdir)
 
 
 def ask_training(config: RlStageConfig, ask: Ask, step: int, extra: int) -> Asked:
@@ -195,7 +199,7 @@ def evaluate_policy(
     for batch in evaluation_batches(sample, asked.codec or tokenizer, config.grpo.sampling, **options):
         groups += batch
         progress.update(task, completed=len(groups))
-        if stop:
+        if any_host(bool(stop)):
             raise launch.Interrupted
     for index in range(min(SHOWN_PROBLEMS, len(groups))):
         prompt, record = asked.prompts[index], asked.records[index]

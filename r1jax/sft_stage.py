@@ -19,8 +19,9 @@ from r1jax.data.packing import TrainingRows
 from r1jax.data.rows import data_files
 from r1jax.data.sft import record_documents
 from r1jax.data.sources import read_records
-from r1jax.data.streams import packed_stream
+from r1jax.data.streams import Hosts, packed_stream
 from r1jax.data.tokenizer import Tokenizer
+from r1jax.hosts import any_host, fetch, is_first, on_first, place_share, share_of
 from r1jax.metrics import JsonLines, read_json_lines, write_json
 from r1jax.models.config import Dtype, ModelConfig
 from r1jax.models.transformer import forward, target_logprobs
@@ -109,7 +110,7 @@ def run_sft_stage(config: SftStageConfig, experiment: str, teach: Teach = imitat
     policy = load_policy(config.init, mesh, dtype=config.dtype)
     lesson = teach(policy, mesh)
     documents = read_documents(config.data, policy.tokenizer)
-    workdir = claim_workdir(config.workdir, experiment, config)
+    workdir = on_first(claim_workdir, config.workdir, experiment, config)
     files = [file for path in config.data for file in data_files(path)]
     run = provenance(experiment, config, policy.parent.provenance, files) | lesson.run
     options = {"workdir": workdir, "mesh": mesh, "seed": config.seed, "run": run, "lesson": lesson}
@@ -200,7 +201,7 @@ def fine_tune(
         raise UserError("there is no document to fine-tune on")
     check_divides(mesh, config.batch_size // config.micro_batches, "batch", "a micro-batch")
     lesson = lesson or imitation(policy, mesh)
-    policy.tokenizer.save(workdir)
+    on_first(policy.tokenizer.save, workdir)
     total = count_updates(sources, config, seed)
     facts = {"model": to_dict(policy.model), "run": run}
     with jax.set_mesh(mesh), launch.StopRequest() as stop, launch.progress_bar() as progress:
@@ -211,26 +212,32 @@ def fine_tune(
             gradient_sums(lesson.loss), optimizer, shardings, num_micro_batches=config.micro_batches,
             router_bias_rate=config.router_bias_rate,
         )  # fmt: skip
-        start, stream = int(state.update), _stream(sources, config, seed)
+        sharding = batch_sharding(mesh)
+        start, stream = int(state.update), _stream(sources, config, seed, hosts=Hosts(*share_of(sharding)))
         if start:
             stream.restore(checkpoint.restore(manager, arrays={}, facts=("data",))["data"])
-        log = JsonLines(workdir / "metrics.jsonl", resume_step=start)
+        log = JsonLines(workdir / "metrics.jsonl" if is_first() else None, resume_step=start)
         task, began = progress.add_task("fine-tune", total=total, completed=start, figures=""), time.monotonic()
         for update in range(start + 1, total + 1):
-            batch = next(stream)
-            state, metrics = step(state, jax.device_put(batch, batch_sharding(mesh)), lesson.scalars)
-            last = bool(stop) or update == total
+            state, metrics = step(state, place_share(next(stream), sharding), lesson.scalars)
+            stopping = any_host(bool(stop))
+            last = stopping or update == total
             if last or update % LOG_EVERY == 0 or update % config.save_every == 0:
-                metrics = {name: np.asarray(value).tolist() for name, value in metrics.items()}
+                metrics = {name: value.tolist() for name, value in fetch(metrics).items()}
                 check_finite(metrics, f"update {update}")
                 log.write({"step": update, "seconds": time.monotonic() - began} | metrics)
                 progress.update(task, completed=update, figures=f"loss {metrics['loss']:.4f}")
             if last or update % config.save_every == 0:
                 now = facts | {"data": stream.state()}
                 checkpoint.save(manager, update, arrays=state._asdict(), facts=now, wait=last)
-            if stop and update < total:
+            if stopping and update < total:
                 raise launch.Interrupted
         stream.close()
-    summary = read_json_lines(workdir / "metrics.jsonl")[-1] | {"documents": len(sources[0].items)}
+    return on_first(summarize, workdir, len(sources[0].items))
+
+
+def summarize(workdir: Path, documents: int) -> dict:
+    """Write summary.json: the last line of metrics.jsonl, and the number of documents."""
+    summary = read_json_lines(workdir / "metrics.jsonl")[-1] | {"documents": documents}
     write_json(workdir / "summary.json", summary)
     return summary

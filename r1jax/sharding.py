@@ -16,7 +16,7 @@ RULES = {
     "length": "sequence",
     "length_of_targets": ("sequence", "tensor"),  # where each device has the whole vocabulary
     "embed_activation": None,
-    "embed": "fsdp",
+    "embed": ("fsdp", "sequence"),  # devices that share a sequence need not have the same parameters
     "vocab": "tensor",
     "heads": "tensor",
     "head_dim": None,
@@ -25,8 +25,10 @@ RULES = {
     "expert_mlp": "tensor",
     "q_lora": None,
     "kv_lora": None,
-    "lora": "fsdp",  # of the matrices that lead out of a compression; those that lead into it are cut along "embed"
+    # Of the matrices that lead out of a compression; those that lead into it are cut along "embed".
+    "lora": ("fsdp", "sequence"),
     "layers": None,
+    "as_it_lies": PartitionSpec.UNCONSTRAINED,
 }
 
 
@@ -43,16 +45,33 @@ class MeshConfig:
     tensor: int = 1
     """Heads, hidden widths and the vocabulary are cut along this axis."""
     sequence: int = 1
-    """Tokens of a sequence are cut along this axis."""
+    """Tokens of a sequence are cut along this axis; parameters, gradients and optimizer state too."""
 
 
 def make_mesh(config: MeshConfig, devices=None) -> Mesh:
     """Arrange the devices as a mesh with all five axes, axes of length 1 included.
 
     Raises:
+      UserError: the axes do not multiply to the number of devices, or this is one of several hosts and knows it not.
+    """
+    if devices is None and jax.process_count() > 1 and not jax.distributed.is_initialized():
+        raise UserError(f"this slice has {jax.process_count()} hosts, which must join each other: add --distributed")
+    devices = jax.devices() if devices is None else devices
+    sizes = _axis_sizes(config, len(devices))
+    return jax.make_mesh(sizes, MESH_AXES, axis_types=(AxisType.Auto,) * len(sizes), devices=devices)
+
+
+def reshape_mesh(mesh: Mesh, config: MeshConfig) -> Mesh:
+    """Another mesh of the same devices in the same order, so that one program can move arrays from one to the other.
+
+    Raises:
       UserError: the axes do not multiply to the number of devices.
     """
-    devices = jax.devices() if devices is None else devices
+    sizes = _axis_sizes(config, mesh.size)
+    return Mesh(mesh.devices.reshape(sizes), MESH_AXES, axis_types=(AxisType.Auto,) * len(sizes))
+
+
+def _axis_sizes(config: MeshConfig, devices: int) -> list[int]:
     sizes = [getattr(config, axis) for axis in MESH_AXES]
     shown = ", ".join(f"{axis}={size}" for axis, size in zip(MESH_AXES, sizes))
     known = 1
@@ -60,12 +79,9 @@ def make_mesh(config: MeshConfig, devices=None) -> Mesh:
         known *= max(size, 1)
     if sizes.count(-1) > 1 or any(size == 0 or size < -1 for size in sizes):
         raise UserError(f"mesh {shown}: every axis must be a positive number, at most one of them -1")
-    if len(devices) % known or (-1 not in sizes and known != len(devices)):
-        raise UserError(
-            f"mesh {shown} asks for a multiple of {known} devices, and there are {len(devices)}; change --mesh"
-        )
-    sizes = [len(devices) // known if size == -1 else size for size in sizes]
-    return jax.make_mesh(sizes, MESH_AXES, axis_types=(AxisType.Auto,) * len(sizes), devices=devices)
+    if devices % known or (-1 not in sizes and known != devices):
+        raise UserError(f"mesh {shown} asks for a multiple of {known} devices, and there are {devices}; change --mesh")
+    return [devices // known if size == -1 else size for size in sizes]
 
 
 def make_abstract_mesh(config: MeshConfig) -> AbstractMesh:

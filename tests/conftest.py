@@ -1,6 +1,7 @@
 """What the tests of whole experiments share."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,8 @@ SMALL = (
 """Options that make R1-Zero a matter of seconds."""
 
 QUICK_COMPILE = "--xla_backend_optimization_level=0"
-"""Of XLA; the same for every child, so that their bits can be compared."""
+"""Of XLA; the same for the tests and every child, so that their bits can be compared."""
+os.environ.setdefault("XLA_FLAGS", QUICK_COMPILE)  # read when the first test asks for a device
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -60,3 +62,42 @@ def finished_run(experiment, tmp_path_factory) -> Path:
     output, errors = process.communicate(timeout=300)
     assert process.returncode == 0, output + errors
     return workdir
+
+
+@pytest.fixture(scope="session")
+def conversations(tmp_path_factory) -> Path:
+    """A file of sixty requests and chains, answered by careful authors."""
+    import numpy as np
+
+    from r1jax.collect import conversation
+    from r1jax.data.sources import write_json_lines
+    from r1jax.tasks.families import draw_records, read_parts
+    from r1jax.tasks.solutions import SOLVERS, Author
+
+    rng = np.random.default_rng(0)
+    records = draw_records(read_parts(["requests:2", "chains:2"]), "train", 60, rng)
+    author = Author(rng, careful=True, mixes=False, slip=0.0)
+    answered = [conversation(r, f"{n}", *SOLVERS[r["family"]](author, r)) for n, r in enumerate(records)]
+    path = tmp_path_factory.mktemp("data") / "sft.jsonl"
+    write_json_lines(answered, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def storage():
+    """Environment variables by which orbax, tensorstore and gcsfs find a bucket of the name "bucket" on loopback."""
+    emulator = pytest.importorskip("gcp_storage_emulator.server")
+    pytest.importorskip("gcsfs")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = emulator.create_server("127.0.0.1", port, in_memory=True, default_bucket="bucket")
+    server.start()
+    where = f"http://127.0.0.1:{port}"
+    variables = {"STORAGE_EMULATOR_HOST": where, "TENSORSTORE_GCS_HTTP_URL": where}
+    variables |= {"GOOGLE_AUTH_TOKEN_FOR_TESTING": "none", "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        yield variables
+    server.stop()

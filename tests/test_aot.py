@@ -1,20 +1,29 @@
 """The reader of compiled programs, on programs whose arithmetic and traffic are known by hand."""
 
+import dataclasses
 import json
 import os
 import subprocess
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import ROOT
+from jax.sharding import NamedSharding, PartitionSpec
 
+from r1jax.aot import search
 from r1jax.aot.chips import CHIPS, chip_of, collective_seconds
 from r1jax.aot.costs import Collective, program_cost
 from r1jax.aot.hlo import Shape, parse_program, replica_groups, trip_count
+from r1jax.aot.measure import resident_bytes, suspicion
+from r1jax.aot.table import markdown
 from r1jax.config import UserError
+from r1jax.models.presets import qwen2_5_1_5b, v3_1m
+from r1jax.sft_stage import SftConfig
+from r1jax.sharding import MeshConfig, make_abstract_mesh
 
 # As the TPU compiler writes: products as convolutions, no trip counts, collectives in the fusions that accompany them.
 TPU = """
@@ -114,8 +123,10 @@ def test_a_loop_runs_from_its_counters_start_to_its_limit(tpu):
 
 def test_a_loop_without_a_known_end_is_counted_once_and_named():
     text = TPU.replace("%limit = s32[]{:T(128)} constant(6)", "%limit = s32[]{:T(128)} negate(%i.1)")
-    cost = program_cost(parse_program(text), 8)
-    assert cost.flops == 2 * 64 * 128 * 256 + 1000 and dict(cost.unknown) == {"loop loop": 1}
+    cost, once = program_cost(parse_program(text), 8), 2 * 64 * 128 * 256 + 1000
+    assert cost.flops == once and dict(cost.unknown) == {"loop loop": 1}
+    assert program_cost(parse_program(text), 8, turns=3).flops == 3 * once
+    assert program_cost(parse_program(TPU), 8, turns=3).flops == 6 * once
 
 
 def test_products_and_kernels_of_a_tpu_program_are_counted_as_often_as_they_run(tpu):
@@ -211,6 +222,82 @@ def test_links_add_up_to_the_published_bandwidth():
         chip_of("v2:4x4")
 
 
+# What nobody asked for
+
+
+def moved(kind, dims, groups, dtype="bf16"):
+    shape = Shape(dtype, dims, 0)
+    return Collective(kind, shape, shape.bytes, np.array(groups), 1.0, "")
+
+
+def test_expert_weights_that_travel_between_experts_and_logits_are_named():
+    """On a mesh fsdp=2 x expert=2 of a model of 8 experts, 256 wide, hidden 128, 4096 tokens in the vocabulary."""
+    model = dataclasses.replace(
+        v3_1m(4096), num_experts=8, embed_dim=256, expert_mlp_dim=128, num_experts_per_token=2, num_expert_groups=1,
+        num_limited_groups=1,
+    )  # fmt: skip
+    mesh = types.SimpleNamespace(
+        shape={"data": 1, "fsdp": 2, "expert": 2, "tensor": 1, "sequence": 1}, size=4,
+        axis_names=("data", "fsdp", "expert", "tensor", "sequence"), devices=np.empty((1, 2, 2, 1, 1)),
+    )  # fmt: skip
+    along_fsdp, along_expert = [[0, 2], [1, 3]], [[0, 1], [2, 3]]
+    named = lambda *arguments: suspicion(model, mesh, moved(*arguments))
+    assert "expert weights" in named("all-gather", (8, 256, 128), along_expert)
+    assert "expert weights" in named("all-to-all", (3, 8, 128, 256), along_expert)
+    assert not named("all-gather", (4, 256, 128), along_fsdp)  # for the time of their use
+    assert not named("all-gather", (4096, 256), along_expert)  # tokens of the ring
+    assert named("all-gather", (512, 4096), along_fsdp) == "logits"
+    assert named("all-reduce", (512, 2, 4096), along_expert, "f32") == "logits"
+    assert not named("reduce-scatter", (256, 4096), along_fsdp, "f32")  # the slope of the head
+
+
+def test_of_resident_arrays_the_bytes_on_one_chip_count():
+    mesh = make_abstract_mesh(MeshConfig(fsdp=2))
+    spec = NamedSharding(mesh, PartitionSpec("fsdp"))
+    assert resident_bytes({"a": jax.ShapeDtypeStruct((8, 3), jnp.float32, sharding=spec)}) == 4 * 3 * 4
+
+
+def test_a_search_takes_the_fewest_micro_batches_that_fit(monkeypatch):
+    """With a compiler that finds room for 8 rows a device, and 16 with remat, which takes twice as long."""
+
+    def room(name, model, chip, case, measures):
+        rows = 256 // case.parts // case.fsdp
+        fits = rows <= (16 if model.remat else 8)
+        seconds = case.parts * (2 if model.remat else 1) + case.tensor
+        return {"headroom": 0.5 if fits else 0.1, "seconds": {"compute": float(seconds)}, "compile_seconds": 1.0}
+
+    monkeypatch.setattr(search, "compile_case", lambda case: None)
+    monkeypatch.setattr(search, "record_measures", room)
+    monkeypatch.setattr(search, "make_mesh", lambda layout, devices: layout)
+    make_case = lambda config, program, mesh: types.SimpleNamespace(
+        parts=config.sft.micro_batches, fsdp=mesh.fsdp, tensor=mesh.tensor
+    )
+    config = Searched(qwen2_5_1_5b(), SftConfig(batch_size=256), 0.15)
+    tried, best = search.propose(config, "sft", make_case, None, [None] * 4)
+    assert best.options("sft") == "--mesh.fsdp=4 --model.no-remat --sft.micro-batches=8"
+    assert {one.mesh.tensor for one in tried} == {1, 2}  # two heads of keys and values
+    assert len(tried) == len({one[:3] for one in tried}) <= 2 * 2 * 5
+    remat = {one.micro_batches for one in tried if one.mesh.tensor == 1 and one.remat and one.record["headroom"] > 0.15}
+    assert min(remat) == 4
+    with pytest.raises(UserError, match="--search is for sft and grpo, not for decode"):
+        search.propose(config, "decode", make_case, None, [None] * 4)
+
+
+def test_the_page_shows_the_budgets_as_the_tool_prints_them():
+    page = (ROOT / "docs" / "tpu.md").read_text()
+    budgets = sorted((ROOT / "tpu_scripts" / "budgets").glob("*.json"))
+    assert len(budgets) >= 3
+    for path in budgets:
+        assert markdown(json.loads(path.read_text())) in page, path.name
+
+
+@dataclasses.dataclass(frozen=True)
+class Searched:
+    model: object
+    sft: SftConfig
+    headroom: float
+
+
 # Programs for several devices, compiled here for CPU
 
 CHILD = """
@@ -242,6 +329,24 @@ with jax.set_mesh(mesh):
         found[name] = [cost.flops, [[c.kind, c.groups.tolist(), c.bytes] for c in cost.collectives]]
 print(json.dumps(found))
 """
+
+
+def test_of_a_stack_that_a_kernel_reads_and_of_a_buffer_that_rows_travel_to_only_what_moves_counts():
+    text = """
+HloModule jit_f, is_scheduled=true, num_partitions=8
+
+ENTRY %main (stack: bf16[6,128,256], rows: bf16[16,256], buffer: bf16[64,256], sizes: s32[8]) -> bf16[64,256] {
+  %stack = bf16[6,128,256]{2,1,0:T(8,128)(2,1)} parameter(0)
+  %rows = bf16[16,256]{1,0:T(8,128)(2,1)} parameter(1)
+  %buffer = bf16[64,256]{1,0:T(8,128)(2,1)S(1)} parameter(2)
+  %sizes = s32[8]{0:T(128)S(6)} parameter(3)
+  %kernel = bf16[8,128]{1,0:T(8,128)(2,1)S(1)} custom-call(%stack), custom_call_target="tpu_custom_call", backend_config={"custom_call_config":{"cost_estimate":{"flops":"1000","bytes_accessed":"70000"}}}
+  ROOT %moved = bf16[64,256]{1,0:T(8,128)(2,1)S(1)} ragged-all-to-all(%rows, %buffer, %sizes, %sizes, %sizes, %sizes), channel_id=1, replica_groups=[1,8]<=[8]
+}
+"""
+    cost = program_cost(parse_program(text), 8)
+    assert cost.hbm_bytes == 70000 + 16 * 256 * 2
+    assert [one.bytes for one in cost.collectives] == [16 * 256 * 2 * 7 / 8]
 
 
 @pytest.fixture(scope="module")

@@ -20,10 +20,12 @@ from test_generation import CONFIG, DENSE, EOS, GROUP, LENGTH, PROMPT_LENGTHS, P
 from r1jax.config import UserError
 from r1jax.generation import rollout as rollout_module
 from r1jax.generation.decode import advance
+from r1jax.generation.relayout import make_relayout
 from r1jax.generation.rollout import decode, generate, partial_rollout, unfinished
 from r1jax.generation.sampling import sample_tokens
 from r1jax.models.cache import Entries, cache_bytes_per_token, decode_entries, encode_entries
 from r1jax.models.transformer import forward, output_head
+from r1jax.sharding import mesh_of_one
 
 PLANS = {
     "four slots, prompts in chunks, two widths": dict(slots=4, prefill_rows=2, prefill_chunk=2, widths=2),
@@ -160,7 +162,7 @@ def test_nothing_recompiles():
     """Other lengths, budgets and orders run the programs that the first call compiled."""
     plan = PLANS["two slots, halved"]
     run(**plan)
-    programs = advance, rollout_module._start, rollout_module.shrink, rollout_module._to_rollout
+    programs = advance, rollout_module.start, rollout_module.shrink, rollout_module._to_rollout
     before = [program._cache_size() for program in programs]
     for order, lengths, steps in (([2, 0, 1], [1, 1, 1], 3), ([0, 1, 2], [5, 4, 2], 100)):
         out = generate(
@@ -235,6 +237,19 @@ def test_what_cannot_be_done_is_refused():
         run(resume=rollout(), record_routing=True)
 
 
+def test_a_relaid_policy_is_what_the_model_would_have_cast():
+    """In bfloat16, where casting what must stay float32, router and norm scales, would show."""
+    model, tokens = dataclasses.replace(CONFIG, dtype="bfloat16"), np.arange(8)[None] % 5
+    policy = weights(CONFIG)
+    relaid = make_relayout(model, mesh_of_one(jax.devices()[0]))(*policy)
+    kept = {
+        path[-1].key for path, x in jax.tree_util.tree_leaves_with_path(relaid[0]) if x.dtype == np.dtype("float32")
+    }
+    assert kept == {"router", "scale"}
+    run_model = jax.jit(lambda policy: forward(model, *policy, tokens, tokens)[0])
+    np.testing.assert_array_equal(run_model(policy), run_model(relaid))
+
+
 ON_A_MESH = """
 import sys
 from dataclasses import replace
@@ -251,8 +266,9 @@ config = SamplingConfig(
     prompts=8, group_size=2, prompt_slots=5, max_new_tokens=8,
     slots=8, halvings=len(sys.argv) - 1, prefill_rows=4, prefill_chunk=4, record_routing=True,
 )
+on_the_mesh = replace(config, relayout=len(sys.argv) == 1, mesh=MeshConfig(data=2, fsdp=2, tensor=2))
 
-def sampled(mesh, policy):
+def sampled(config, mesh, policy):
     # Of two calls, if asked to: one that is cut short, and one that goes on.
     config.check(mesh)
     with jax.set_mesh(mesh):
@@ -263,12 +279,12 @@ def sampled(mesh, policy):
         part = call(budget=9)
         return [part, call(resume=part)]
 
-alone = sampled(mesh_of_one(jax.devices()[0]), weights(model))
-mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
+alone = sampled(config, mesh_of_one(jax.devices()[0]), weights(model))
+mesh = make_mesh(MeshConfig(fsdp=4, tensor=2) if on_the_mesh.relayout else on_the_mesh.mesh)
 boxed = jax.eval_shape(partial(init_params, model), jax.random.key(0))
 policy = jax.device_put(weights(model), tree_shardings(boxed, mesh))
-assert policy[0]["head"].addressable_shards[0].data.size * 4 == policy[0]["head"].size
-for ours, theirs in zip(sampled(mesh, policy), alone):
+assert policy[0]["head"].addressable_shards[0].data.size * 2 * mesh.shape["fsdp"] == policy[0]["head"].size
+for ours, theirs in zip(sampled(on_the_mesh, mesh, policy), alone):
     for name in ("tokens", "mask", "finished", "experts", "prompt_experts"):
         np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name), err_msg=name)
     np.testing.assert_allclose(ours.sampler_logprobs, theirs.sampler_logprobs, atol=1e-5)
@@ -278,7 +294,8 @@ print("same")
 
 @pytest.mark.parametrize("more", [[], pytest.param(["halved, cut and resumed"], marks=pytest.mark.slow)])
 def test_a_mesh_changes_nothing(environment, more):
-    """Rows over four devices, heads and vocabulary over two: prefill, refills, halving and going on as on one."""
+    """Rows over four devices, heads and vocabulary over two: prefill, refills, halving and going on as on one; from
+    weights that lie there, or are brought there from the trainer's mesh."""
     flags = f"{QUICK_COMPILE} --xla_force_host_platform_device_count=8"
     path = f"{Path(__file__).parent}:{Path(__file__).parent.parent}"
     done = subprocess.run(

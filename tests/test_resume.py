@@ -10,6 +10,7 @@ import orbax.checkpoint as ocp
 import pytest
 from conftest import SMALL
 
+from r1jax.config import as_path
 from r1jax.metrics import read_json, read_json_lines
 from r1jax.tasks import BASE_MODEL
 
@@ -19,11 +20,12 @@ ITEMS = ("params", "router_bias", "opt_state", "reference", "update")
 def final_arrays(workdir: Path, names=ITEMS, step: int | None = None) -> dict[str, np.ndarray]:
     """Every array of a checkpoint's items, by item and path, whatever devices wrote it; of the last one by default."""
     options = ocp.CheckpointManagerOptions(read_only=True)
-    step = ocp.CheckpointManager(Path(workdir) / "checkpoints", options=options).latest_step() if step is None else step
+    checkpoints = (as_path(workdir) if "://" in str(workdir) else Path(workdir).absolute()) / "checkpoints"
+    step = ocp.CheckpointManager(checkpoints, options=options).latest_step() if step is None else step
     here, items = jax.sharding.SingleDeviceSharding(jax.devices()[0]), {}
     with ocp.StandardCheckpointer() as reader:
         for name in names:
-            folder = (Path(workdir) / "checkpoints" / str(step) / name).absolute()
+            folder = checkpoints / str(step) / name
             wanted = jax.tree.map(
                 lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
                 reader.metadata(folder).item_metadata.tree,

@@ -5,16 +5,12 @@ import pytest
 from test_resume import final_arrays, wait_for
 
 from r1jax.checkpoint import open_parent
-from r1jax.collect import conversation
 from r1jax.config import UserError
-from r1jax.data.sources import write_json_lines
 from r1jax.metrics import read_json_lines
 from r1jax.policy import load_policy
 from r1jax.sft_stage import SftConfig, SftStageConfig, read_documents, run_sft_stage
 from r1jax.sharding import MeshConfig, make_mesh
 from r1jax.tasks import WORLD_MODEL
-from r1jax.tasks.families import draw_records, read_parts
-from r1jax.tasks.solutions import SOLVERS, Author
 
 SMALL = (
     "--sft.epochs 2 --sft.batch-size 4 --sft.sequence-length 128 --sft.save-every 2 "
@@ -23,33 +19,21 @@ SMALL = (
 STATE = ("params", "router_bias", "opt_state", "update")
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """Sixty requests and chains, answered by careful authors."""
-    rng = np.random.default_rng(0)
-    records = draw_records(read_parts(["requests:2", "chains:2"]), "train", 60, rng)
-    author = Author(rng, careful=True, mixes=False, slip=0.0)
-    conversations = [conversation(r, f"{n}", *SOLVERS[r["family"]](author, r)) for n, r in enumerate(records)]
-    path = tmp_path_factory.mktemp("data") / "sft.jsonl"
-    write_json_lines(conversations, path)
-    return path
-
-
-def test_only_the_response_is_learned(data):
+def test_only_the_response_is_learned(conversations):
     policy = load_policy(WORLD_MODEL, make_mesh(MeshConfig()))
-    for document in read_documents([str(data)], policy.tokenizer)[:10]:
+    for document in read_documents([str(conversations)], policy.tokenizer)[:10]:
         text = lambda mask: policy.tokenizer.decode(document.ids[mask])
         assert text(~document.learned).startswith("User: ") and text(~document.learned).endswith("Assistant:")
         assert text(document.learned).startswith("<think>") and document.ids[-1] == policy.tokenizer.eos_id
         assert document.learned[-1]
 
 
-def test_a_killed_run_ends_with_the_same_bits(experiment, data, tmp_path):
+def test_a_killed_run_ends_with_the_same_bits(experiment, conversations, tmp_path):
     """Distillation with a teacher, which does all that fine-tuning does, and more."""
 
     def start(name):
         options = ["--teacher", WORLD_MODEL, "--teacher-weight", 0.5, "--teacher-temperature", 2]
-        return experiment("distill", "--workdir", tmp_path / name, "--data", data, *SMALL, *options)
+        return experiment("distill", "--workdir", tmp_path / name, "--data", conversations, *SMALL, *options)
 
     def finish(process):
         output, errors = process.communicate(timeout=300)

@@ -114,7 +114,7 @@ def pick(out, order):
 
 def test_nothing_recompiles():
     sampled()
-    programs = speculative.advance, rollout_module._start, rollout_module._to_rollout
+    programs = speculative.advance, rollout_module.start, rollout_module._to_rollout
     before = [program._cache_size() for program in programs]
     out = run([1, 2, 0], lengths=np.array([5, 2, 1], np.int32), steps=3, temperature=0.9)
     assert out.mask.any(-1).all()

@@ -10,15 +10,17 @@ For instance: launch.sh --name pod --zone us-east5-a -- \
   python experiments/r1_zero.py --distributed --preset paper --workdir gs://bucket/r1_zero
 
 The command goes on when you log out, and ends when the worker does; watch.sh shows its output, which is kept in
-~/r1jax.log. What an earlier launch.sh has started is asked to save and stop first.
+~/r1jax.log. --distributed joins the workers of a slice of several hosts. What an earlier launch.sh has started is asked
+to save and stop first.
 END
 }
 
 parse "$@"
 ((${#words[@]})) || fail "no command: put it behind --, such as -- python experiments/r1_zero.py --workdir gs://..."
 printf -v command '%q ' "${words[@]}"
-# Ctrl-C in its terminal: r1jax saves and stops. tee -i outlives it.
-on_every_worker "while tmux has-session -t r1jax 2>/dev/null; do tmux send-keys -t r1jax C-c; sleep 5; done
+# Ctrl-C in its terminal, once: r1jax saves and stops, and at a second one it would not save. tee -i outlives it.
+on_every_worker "tmux send-keys -t r1jax C-c 2>/dev/null
+while tmux has-session -t r1jax 2>/dev/null; do sleep 1; done
 cat > r1jax.sh <<'END'
 cd ~/r1jax && source .venv/bin/activate
 $command 2>&1 | tee -ai ~/r1jax.log

@@ -21,5 +21,5 @@ on_every_worker 'set -e
 sudo apt-get -qq install -y python3-venv bubblewrap >/dev/null || echo "bubblewrap is not installed: see docs/sandbox.md"
 mkdir -p r1jax && tar xzf r1jax.tar.gz -C r1jax && cd r1jax
 [ -d .venv ] || python3 -m venv .venv
-.venv/bin/pip install -q -e . "jax[tpu]"
+.venv/bin/pip install -q -e ".[gs]" "jax[tpu]"
 .venv/bin/python -c "import jax, r1jax; print(jax.__version__, \"is installed\")"'

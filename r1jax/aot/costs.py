@@ -1,4 +1,4 @@
-"""What a compiled program does on one device: arithmetic, memory traffic, collectives, with loops counted as they run."""
+"""What a compiled program does on one device: arithmetic, memory traffic, collectives; loops count as they run."""
 
 import dataclasses
 import math
@@ -51,7 +51,7 @@ class Cost:
     """Read and written by instructions, whose operands and results are in the chip's main memory."""
     collectives: list[Collective] = dataclasses.field(default_factory=list)
     unknown: Counter = dataclasses.field(default_factory=Counter)
-    """Loops without a trip count (counted once) and kernels without a cost (not counted), by name."""
+    """Loops without a trip count and kernels without a cost (not counted), by name."""
 
     def add(self, other: "Cost", times: float = 1.0) -> None:
         """Add another cost, so many times."""
@@ -62,30 +62,39 @@ class Cost:
         self.unknown.update(other.unknown)
 
 
-def program_cost(program: Program, devices: int, *, branch=max) -> Cost:
-    """The cost of a parsed program on one of its `devices`; of a conditional, its costliest branch, or with min the other."""
+def program_cost(program: Program, devices: int, *, branch=max, turns: int = 1) -> Cost:
+    """The cost of a parsed program on one of its `devices`; of a conditional, the costliest branch, or with min another.
+
+    A loop that does not say how often it runs is named, and counted `turns` times where it has products and no other
+    such loop inside, else once.
+    """
     done: dict[tuple[str, bool], Cost] = {}
 
     def cost_of(name: str, fused: bool) -> Cost:
         if (name, fused) not in done:
             computation, total = program.computations[name], Cost()
             for instruction in computation.instructions.values():
-                total.add(_instruction_cost(program, computation, instruction, devices, cost_of, fused, branch))
+                total.add(_instruction_cost(program, computation, instruction, devices, cost_of, fused, branch, turns))
             done[name, fused] = total
         return done[name, fused]
 
     return cost_of(program.entry, False)
 
 
-def _instruction_cost(program, computation, instruction: Instruction, devices, cost_of, fused: bool, branch) -> Cost:
+def _instruction_cost(
+    program, computation, instruction: Instruction, devices, cost_of, fused: bool, branch, turns: int
+) -> Cost:
     """Of one instruction with all it calls."""
     cost, opcode = Cost(), instruction.opcode
     if opcode == "while":
         times = trip_count(program, computation, instruction)
         if times is None:
             cost.unknown[f"loop {instruction.name}"] += 1
+            body = cost_of(instruction.called("body"), fused)
+            nested = any(what.startswith("loop") for what in body.unknown)
+            times = turns if body.flops and not nested else 1
         for part in ("body", "condition"):
-            cost.add(cost_of(instruction.called(part), fused), 1 if times is None else times)
+            cost.add(cost_of(instruction.called(part), fused), times)
     elif opcode == "conditional":
         branches = re.findall(r"%([\w.\-]+)", _listed(instruction, "branch_computations"))
         branches = branches or [instruction.called(f"{which}_computation") for which in ("true", "false")]
@@ -122,6 +131,8 @@ def _listed(instruction: Instruction, attribute: str) -> str:
 def _collective(computation: Computation, instruction: Instruction, kind: str, devices: int) -> Collective:
     given = [shape for name in instruction.operands for shape in result_shapes(computation, name)]
     whole = instruction.shapes if kind == "all-gather" else given
+    if kind == "ragged-all-to-all":  # of what is sent and what is filled, one has room for the worst case
+        whole = [min(given[:2], key=lambda shape: shape.bytes)]
     if kind == "all-gather" and instruction.opcode.endswith("-start"):  # the result repeats the operands
         whole = instruction.shapes[len(given) :]
     if kind == "all-reduce" and computation.name.startswith("all-reduce-scatter"):  # TPU: each keeps a slice of the sum

@@ -1,35 +1,63 @@
-"""The programs of training and sampling with abstract arguments, laid out on a mesh; nothing is allocated."""
+"""The programs that stages run, with abstract arguments laid out on a mesh; nothing is allocated.
+
+Each is made by the function that the stage itself calls, with the settings that the stage takes.
+"""
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import NamedSharding
 
+from r1jax.config import UserError
 from r1jax.data.packing import TrainingRows
-from r1jax.generation.prefill import prompt_positions
-from r1jax.generation.sampling import sample_tokens
-from r1jax.models.cache import Cache, init_cache, write_cache
+from r1jax.generation import decode as engine
+from r1jax.generation import rollout
+from r1jax.generation.relayout import make_relayout
+from r1jax.generation.sampler import rollout_settings
+from r1jax.generation.slots import Decoding, entry_axes
+from r1jax.grpo_config import GrpoConfig, loss_scalars
 from r1jax.models.config import ModelConfig
-from r1jax.models.transformer import forward, init_params, output_head
-from r1jax.rl import GrpoRows, Rows, grpo_batch_loss, make_score
-from r1jax.sft_stage import sft_loss
+from r1jax.models.transformer import init_params
+from r1jax.optimizer import make_optimizer
+from r1jax.rl import GrpoRows, Rows, grpo_batch_loss
+from r1jax.rl_layout import Layout, choose_layout
+from r1jax.sft_stage import SftConfig, sft_loss
 from r1jax.sharding import abstract_arrays, batch_sharding, check_divides, partition_spec, replicated
 from r1jax.train import TrainState, gradient_sums, make_train_step
 
+EOS = (1,)
+"""Which token ends a completion makes no difference to the programs."""
+
 
 class Case(NamedTuple):
-    """A compiled function that is yet to be compiled, and what it is called with."""
+    """A function that is yet to be compiled, what it is called with, and what is known of its work."""
 
     function: Callable
     """With `lower`."""
     arguments: tuple
+    keywords: dict
+    mesh: Any
+    """In force where it runs."""
+    resident: tuple
+    """Pytrees of arrays that lie on the chips while it runs, besides its arguments."""
     tokens: int
     """That the model reads in one call."""
+    predictions: int
+    """Tokens of which it tells probabilities."""
     passes: int
-    """Forward passes that its matrix products cost: 1 forward, 3 with the backward pass."""
+    """Forward passes that its matrix products cost: 0 where there are none, 1 forward, 3 with the backward pass."""
+    context: float
+    """Keys that a query sees, on average."""
+    open_loops: int = 0
+    """Loops whose end depends on the data."""
+    turns: int = 1
+    """How often the innermost of them is counted."""
+    moves_weights: bool = False
+    """It is its purpose."""
 
 
 def abstract_state(model: ModelConfig, optimizer, mesh) -> TrainState:
@@ -42,117 +70,190 @@ def abstract_state(model: ModelConfig, optimizer, mesh) -> TrainState:
     return abstract_arrays(jax.eval_shape(init, jax.random.key(0)), mesh)
 
 
-def abstract_policy(model: ModelConfig, mesh, dtype) -> tuple:
-    """Parameters in `dtype` and router bias, as shapes with their shardings."""
-    params, bias = jax.eval_shape(partial(init_params, model), jax.random.key(0))
-    params, bias = abstract_arrays((params, bias), mesh)
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype, sharding=x.sharding), params), bias
+def rl_state(model: ModelConfig, config: GrpoConfig, mesh) -> TrainState:
+    """That of a stage of reinforcement learning."""
+    return abstract_state(model, make_optimizer(config.optimizer, 1), mesh)
 
 
-def batch_of(mesh, shape: tuple[int, ...], dtype) -> jax.ShapeDtypeStruct:
-    """An array whose leading axis is the batch.
+def policy_of(state: TrainState) -> tuple:
+    """Parameters and router bias; also the shapes of the reference policy."""
+    return state.params, state.router_bias
+
+
+def placed(x, sharding) -> jax.ShapeDtypeStruct:
+    """The shape of an array, laid out."""
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+
+def by_batch(mesh, tree, count: int | None = None):
+    """Arrays whose leading axis is the batch, made `count` long where that is given; numbers are on every device.
 
     Raises:
-      UserError: it does not divide over the mesh.
+      UserError: an axis does not divide over the mesh.
     """
-    check_divides(mesh, shape[0], "batch", "the batch")
-    return jax.ShapeDtypeStruct(shape, dtype, sharding=batch_sharding(mesh))
+
+    def place(x):
+        x = jax.ShapeDtypeStruct(x.shape if count is None else (count, *x.shape[1:]), x.dtype)
+        if not x.ndim:
+            return placed(x, replicated(mesh))
+        check_divides(mesh, x.shape[0], "batch", "the batch")
+        return placed(x, batch_sharding(mesh))
+
+    return jax.tree.map(place, tree)
 
 
-def scalar(mesh, dtype=jnp.float32) -> jax.ShapeDtypeStruct:
-    """A number, the same on every device."""
-    return jax.ShapeDtypeStruct((), dtype, sharding=replicated(mesh))
-
-
-def _train_step(loss, optimizer, state: TrainState, micro_batches: int):
-    shardings = jax.tree.map(lambda x: x.sharding, state)
-    return make_train_step(gradient_sums(loss), optimizer, shardings, num_micro_batches=micro_batches)
-
-
-def sft_case(model: ModelConfig, mesh, optimizer, *, sequences: int, length: int, micro_batches: int) -> Case:
-    """One update of supervised fine-tuning on packed rows of `length` tokens."""
+def sft_case(model: ModelConfig, mesh, config: SftConfig) -> Case:
+    """One update of supervised fine-tuning."""
+    optimizer = make_optimizer(config.optimizer, 1)
     state = abstract_state(model, optimizer, mesh)
-    of = partial(batch_of, mesh, (sequences, length))
-    rows = TrainingRows(*[of(jnp.int32)] * 4, of(jnp.float32))
-    step = _train_step(partial(sft_loss, model), optimizer, state, micro_batches)
-    return Case(step, (state, rows, {}), sequences * length, 3)
+    grid = lambda dtype: jax.ShapeDtypeStruct((config.batch_size, config.sequence_length), dtype)
+    rows = by_batch(mesh, TrainingRows(*[grid(jnp.int32)] * 4, grid(jnp.float32)))
+    step = make_train_step(
+        gradient_sums(partial(sft_loss, model)), optimizer, jax.tree.map(lambda x: x.sharding, state),
+        num_micro_batches=config.micro_batches, router_bias_rate=config.router_bias_rate,
+    )  # fmt: skip
+    tokens = config.batch_size * config.sequence_length
+    return Case(step, (state, rows, {}), {}, mesh, (), tokens, tokens, 3, config.sequence_length / 2)
 
 
-def _rows(mesh, sequences: int, prompt_slots: int, length: int) -> Rows:
-    of, completion = partial(batch_of, mesh), length - prompt_slots
-    return Rows(
-        of((sequences, prompt_slots), jnp.int32), of((sequences,), jnp.int32), of((sequences, completion), jnp.int32),
-        of((sequences, completion), jnp.bool_),
+def _arranged(layout: Layout, mesh, config: GrpoConfig, micro_batches: int):
+    """Rows as the layout arranges them, so many micro-batches of them, laid out."""
+    rows, sampling = config.rows_at_a_time, config.sampling
+    zeros = lambda width, dtype: np.zeros((rows, width), dtype)
+    given = Rows(
+        zeros(sampling.prompt_slots, np.int32), np.ones(rows, np.int32), zeros(sampling.max_new_tokens, np.int32),
+        zeros(sampling.max_new_tokens, bool),
+    )  # fmt: skip
+    one, _ = layout.arrange(given)
+    grow = lambda x: jax.ShapeDtypeStruct((len(x) * micro_batches, *x.shape[1:]), x.dtype)
+    return by_batch(mesh, jax.tree.map(grow, one))
+
+
+def _trained(config: GrpoConfig, micro_batches: int) -> dict:
+    """What the passes over so many micro-batches of completions of full length amount to."""
+    sampling, rows = config.sampling, config.rows_at_a_time * micro_batches
+    length = sampling.prompt_slots + sampling.max_new_tokens - 1
+    sizes = {"tokens": rows * length, "predictions": rows * sampling.max_new_tokens, "context": length / 2}
+    if config.packing == "none":
+        return sizes
+    # Counted at one sequence a row: packed rows have room for it, and are fewer where completions are shorter.
+    return sizes | {"open_loops": 1, "turns": micro_batches}
+
+
+def grpo_case(model: ModelConfig, mesh, config: GrpoConfig) -> Case:
+    """One update of GRPO: a mini-batch."""
+    state, layout = rl_state(model, config, mesh), choose_layout(model, config, grpo_batch_loss)
+    arranged = _arranged(layout, mesh, config, config.micro_batches)
+    count = config.rows_at_a_time * config.micro_batches
+    values = lambda *shape: by_batch(mesh, jax.ShapeDtypeStruct((count, *shape), jnp.float32))
+    wide = config.sampling.max_new_tokens
+    old = values(wide) if config.watch_mismatch else None
+    batch = GrpoRows(arranged, old, values(wide), values(), values(wide))
+    step = make_train_step(
+        layout.sums, make_optimizer(config.optimizer, 1), jax.tree.map(lambda x: x.sharding, state),
+        router_bias_rate=config.router_bias_rate,
+    )  # fmt: skip
+    scalars = loss_scalars(config, np.ones(count), np.ones((count, wide), bool))
+    arguments = state, batch, scalars
+    return Case(step, arguments, {}, mesh, (policy_of(state),), passes=3, **_trained(config, config.micro_batches))
+
+
+def score_case(model: ModelConfig, mesh, config: GrpoConfig) -> Case:
+    """Log-probabilities of all completions of an iteration under the policy or the reference."""
+    state, layout = rl_state(model, config, mesh), choose_layout(model, config, grpo_batch_loss)
+    parts = config.micro_batches * config.mini_batches
+    rows, others = _arranged(layout, mesh, config, parts), (state.opt_state, policy_of(state))
+    arguments = *policy_of(state), rows, config.sampling.temperature
+    return Case(layout.score, arguments, {}, mesh, others, passes=1, **_trained(config, parts))
+
+
+def relayout_case(model: ModelConfig, mesh, config: GrpoConfig) -> Case:
+    """The copy of the policy that the sampler has for itself.
+
+    Raises:
+      UserError: it has none.
+    """
+    if not config.sampling.relayout:
+        raise UserError("--programs relayout: with --grpo.sampling.no-relayout the sampler takes the trainer's weights")
+    state = rl_state(model, config, mesh)
+    relayout = make_relayout(model, config.sampling.mesh_of(mesh))
+    others = state.opt_state, policy_of(state)
+    return Case(relayout, policy_of(state), {}, mesh, others, 0, 0, 0, 0.0, moves_weights=True)
+
+
+class _Sampling(NamedTuple):
+    """What prefill and decoding share."""
+
+    mesh: Any
+    policy: tuple
+    resident: tuple
+    decoding: Decoding
+    start: tuple
+    """Arguments and keywords of `rollout.start`."""
+    slots: int
+
+
+def _sampling(model: ModelConfig, mesh, config: GrpoConfig) -> _Sampling:
+    sampling, state = config.sampling, rl_state(model, config, mesh)
+    own, policy, resident = sampling.mesh_of(mesh), policy_of(state), (state.opt_state, policy_of(state))
+    if sampling.relayout:
+        relayout = make_relayout(model, own)
+        shapes = jax.eval_shape(relayout, *policy)
+        shardings = abstract_arrays(jax.eval_shape(partial(init_params, model), jax.random.key(0)), own)
+        policy = jax.tree.map(lambda x, laid: placed(x, laid.sharding), shapes, shardings)
+        resident = (state, policy_of(state))
+    settings = rollout_settings(sampling)
+    total = sampling.prompts * sampling.group_size
+    slots = min(sampling.slots or total, total)
+    check_divides(own, slots, "batch", "sampling.slots")
+    names = ("temperature", "top_k", "top_p", "min_p", "widths", "prefill_rows", "prefill_chunk")
+    plan = {name: settings[name] for name in names}
+    decoding = rollout.plan_decoding(sampling.prompt_slots + sampling.max_new_tokens, slots, eos_ids=EOS, **plan)
+    prompts, keys = np.zeros((sampling.prompts, sampling.prompt_slots), np.int32), jax.random.key(0)
+    given = by_batch(own, (prompts, prompts[:, 0], jax.ShapeDtypeStruct((sampling.prompts,), keys.dtype)))
+    names = ("group_size", "max_new_tokens", "prefill_rows", "cache_dtype", "record_routing", "speculative")
+    keywords = {name: settings[name] for name in names} | {"slots": slots}
+    return _Sampling(own, policy, resident, decoding, ((model, decoding, *policy, *given, None), keywords), slots)
+
+
+def prefill_case(model: ModelConfig, mesh, config: GrpoConfig) -> Case:
+    """All prompts of an iteration, and the empty slots of the decoder."""
+    shared, sampling = _sampling(model, mesh, config), config.sampling
+    chunks = -(-sampling.prompt_slots // sampling.prefill_chunk)
+    loops = {"open_loops": 1, "turns": chunks} if chunks > 1 else {}
+    return Case(
+        rollout.start, *shared.start, shared.mesh, shared.resident,
+        sampling.prompts * sampling.prompt_slots, 0, 1, sampling.prompt_slots / 2, **loops,
     )  # fmt: skip
 
 
-def grpo_case(
-    model: ModelConfig, mesh, optimizer, *, sequences: int, prompt_slots: int, length: int, micro_batches: int
-) -> Case:
-    """One update of GRPO on rows of `length` tokens, of which the first `prompt_slots` are the prompt."""
-    state, rows = abstract_state(model, optimizer, mesh), _rows(mesh, sequences, prompt_slots, length)
-    values = batch_of(mesh, rows.tokens.shape, jnp.float32)
-    batch = GrpoRows(rows, values, values, batch_of(mesh, (sequences,), jnp.float32))
-    scalars = {name: scalar(mesh) for name in ("temperature", "clip_epsilon", "kl_coef")}
-    step = _train_step(partial(grpo_batch_loss, model), optimizer, state, micro_batches)
-    return Case(step, (state, batch, scalars), sequences * length, 3)
+def _lay_entries(model: ModelConfig, mesh, entries):
+    """As the engine does."""
+    with jax.set_mesh(mesh):
+        sharding = NamedSharding(mesh, partition_spec(entry_axes(model)))
+    return jax.tree.map(lambda x: placed(x, sharding), entries)
 
 
-def score_case(
-    model: ModelConfig, mesh, *, sequences: int, prompt_slots: int, length: int, micro_batches: int, dtype
-) -> Case:
-    """Log-probabilities of completions under a policy kept in `dtype`."""
-    rows = _rows(mesh, sequences, prompt_slots, length)
-    score = make_score(model, rows_at_a_time=sequences // micro_batches, lengths=(length - prompt_slots,))
-    return Case(score, (*abstract_policy(model, mesh, dtype), rows, scalar(mesh)), sequences * length, 1)
-
-
-def prefill(model: ModelConfig, params, router_bias, prompts, prompt_lengths):
-    """Cache entries of [P, S] prompts, padded on the left, and the logits [P, V] of the next token."""
-    positions = prompt_positions(prompt_lengths, prompts.shape[1])
-    hidden, entries, _ = forward(model, params, router_bias, prompts, positions)
-    return entries, next_logits(model, params, hidden[:, -1])
-
-
-def next_logits(model: ModelConfig, params, hidden):
-    """[B, D] -> [B, V] float32."""
-    return jnp.dot(hidden, output_head(model, params), preferred_element_type=jnp.float32)
-
-
-def decode(model: ModelConfig, params, router_bias, cache: Cache, logits, positions, keys, slot, temperature):
-    """Sample one token a row from its logits and run the model on it: cache, logits, tokens, log-probabilities."""
-    tokens, logprobs = sample_tokens(jax.vmap(jax.random.wrap_key_data)(keys), logits, temperature=temperature)
-    hidden, new, _ = forward(model, params, router_bias, tokens[:, None], positions[:, None], cache=cache)
-    return write_cache(cache, new, slot), next_logits(model, params, hidden[:, 0]), tokens, logprobs
-
-
-def _cache_shardings(model: ModelConfig, mesh, cache: Cache):
-    """Rows are cut as the batch, keys and values by heads; the latent has none."""
-    axes = ("layers", "batch", None, "heads") if model.num_kv_heads else ("layers", "batch")
-    stack = NamedSharding(mesh, partition_spec(axes))
-    return Cache(*(jax.tree.map(lambda _: stack, part) for part in cache[:2]), batch_sharding(mesh))
-
-
-def prefill_case(model: ModelConfig, mesh, *, prompts: int, prompt_slots: int, dtype) -> Case:
-    """Prefill of a batch of prompts."""
-    given = batch_of(mesh, (prompts, prompt_slots), jnp.int32), batch_of(mesh, (prompts,), jnp.int32)
-    cache = jax.eval_shape(partial(init_cache, model, prompts, prompt_slots))
-    function = jax.jit(partial(prefill, model), out_shardings=(_cache_shardings(model, mesh, cache), None))
-    return Case(function, (*abstract_policy(model, mesh, dtype), *given), prompts * prompt_slots, 1)
-
-
-def decode_case(model: ModelConfig, mesh, *, slots: int, cache_length: int, dtype) -> Case:
-    """One token for each of `slots` rows whose caches hold `cache_length` tokens."""
-    of, cache = partial(batch_of, mesh), jax.eval_shape(partial(init_cache, model, slots, cache_length))
-    shardings = _cache_shardings(model, mesh, cache)
-    cache = jax.tree.map(
-        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), cache, shardings
-    )
-    logits = jax.ShapeDtypeStruct(
-        (slots, model.vocab_size), jnp.float32, sharding=NamedSharding(mesh, partition_spec(("batch", "vocab")))
-    )
-    numbers = of((slots,), jnp.int32), of((slots, 2), jnp.uint32), scalar(mesh, jnp.int32), scalar(mesh)
-    function = jax.jit(
-        partial(decode, model), donate_argnums=(2, 3), out_shardings=(shardings, logits.sharding, None, None)
-    )
-    return Case(function, (*abstract_policy(model, mesh, dtype), cache, logits, *numbers), slots, 1)
+def decode_case(model: ModelConfig, mesh, config: GrpoConfig) -> Case:
+    """Continuous batching: one dispatch, whose steps are counted with full caches, and one refilling of slots."""
+    shared, sampling = _sampling(model, mesh, config), config.sampling
+    if sampling.speculative:
+        raise UserError("--programs decode knows the plain engine only; leave off --grpo.sampling.speculative")
+    arguments, keywords = shared.start
+    requests, state = jax.eval_shape(partial(rollout.start, *arguments[:2], **keywords), *arguments[2:])
+    stack = lambda tree: _lay_entries(model, shared.mesh, tree)
+    of = partial(by_batch, shared.mesh)
+    whole = partial(jax.tree.map, lambda x: placed(x, replicated(shared.mesh)))
+    prefixes = of(requests.prefixes._replace(dense=None, moe=None))
+    prefixes = prefixes._replace(dense=stack(requests.prefixes.dense), moe=stack(requests.prefixes.moe))
+    requests = whole(requests._replace(prefixes=None))._replace(prefixes=prefixes)
+    slots = of(state.slots._replace(entries=None, fresh=None))
+    slots = slots._replace(entries=stack(state.slots.entries), fresh=stack(state.slots.fresh))
+    state = whole(state._replace(slots=None, output=None))._replace(slots=slots, output=of(state.output))
+    numbers = {"temperature": jnp.float32(1), "until": jnp.int32(1), "stop_at": 0}
+    arguments = model, shared.decoding, *shared.policy, requests, state
+    return Case(
+        engine.advance, arguments, numbers, shared.mesh, shared.resident,
+        shared.slots * sampling.steps, shared.slots * sampling.steps, 1, shared.decoding.widths[-1], open_loops=3,
+        turns=sampling.steps,
+    )  # fmt: skip

@@ -1,5 +1,7 @@
 """Which bytes of main memory an instruction of a compiled program reads and writes."""
 
+import re
+
 from r1jax.aot.hlo import Computation, Instruction, Program, Shape, result_shapes
 
 FREE = {
@@ -13,7 +15,8 @@ IN_PLACE = {"dynamic-update-slice", "scatter"}
 def hbm_bytes(program: Program, computation: Computation, instruction: Instruction) -> int:
     """Operands read and results written once, where they are in the chip's main memory.
 
-    Of what is sliced or updated in place, the slice counts and not the whole. Computations that an instruction runs
+    Of what is sliced or updated in place, the slice counts and not the whole, and of a kernel's operands no more than it
+    says. Computations that an instruction runs
     (loops, branches) count where they stand; fusions are one instruction.
     """
     opcode = instruction.opcode
@@ -26,12 +29,18 @@ def hbm_bytes(program: Program, computation: Computation, instruction: Instructi
         moved = max((shape.bytes for shape in instruction.shapes if not shape.space), default=0)
         return sum(reads) + (moved if all(shape.space == 0 for shape in instruction.shapes[:2]) else 0)
     writes = _main(instruction.shapes)
+    if opcode == "ragged-all-to-all":  # rows into a buffer; the larger of the two has room for the worst case
+        rows = min(shape.bytes for name in instruction.operands[:2] for shape in result_shapes(computation, name))
+        return min(reads[0], rows) + min(writes, rows)
     if opcode in SLICES:
         return (_all(instruction.shapes) if reads[0] else 0) + writes
     if opcode in IN_PLACE:
         update = _main(result_shapes(computation, instruction.operands[1 if opcode == "dynamic-update-slice" else 2]))
         return 2 * update
-    return sum(reads) + writes
+    touched = sum(reads) + writes
+    # A kernel may read one layer of a stack; then it says less than its operands are.
+    estimate = opcode == "custom-call" and re.search(r'"bytes_accessed":"?(\d+)', instruction.attributes)
+    return min(touched, int(estimate[1]) or touched) if estimate else touched
 
 
 def _main(shapes: tuple[Shape, ...]) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tokenizers
 
-from r1jax.config import UserError
+from r1jax.config import UserError, as_path
 from r1jax.data.chat import Template
 from r1jax.data.jinja_chat import CONFIG_FILE, TEMPLATE_FILE, jinja_template, spelled_tokens, template_source
 from r1jax.rewards.format import TAGS
@@ -34,7 +34,7 @@ class JsonTokenizer:
         Raises:
           UserError: a file is broken, there is no end token, or a token is named that the vocabulary lacks.
         """
-        self._files, self._folder = files, Path(folder)
+        self._files, self._folder = files, as_path(folder)
         description = self._json(JSON_NAME)
         added = description.get("added_tokens") or []
         try:
@@ -75,7 +75,7 @@ class JsonTokenizer:
 
     def save(self, folder: str | Path) -> None:
         for name, content in self._files.items():
-            (Path(folder) / name).write_bytes(content)
+            (as_path(folder) / name).write_bytes(content)
 
     def _json(self, name: str) -> dict:
         """A file's object; of one that is not there, an empty one."""
@@ -129,7 +129,7 @@ def load_json_tokenizer(folder: str | Path) -> JsonTokenizer:
     Raises:
       UserError: see `JsonTokenizer`.
     """
-    found = {name: Path(folder) / name for name in JSON_FILES}
+    found = {name: as_path(folder) / name for name in JSON_FILES}
     return JsonTokenizer({n: path.read_bytes() for n, path in found.items() if path.is_file()}, folder=folder)
 
 

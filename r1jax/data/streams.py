@@ -26,7 +26,7 @@ from r1jax.data.windows import Windows
 
 @dataclasses.dataclass(frozen=True)
 class Hosts:
-    """Which part of every global batch this process reads; on a pod jax.process_index() and jax.process_count()."""
+    """Which part of every global batch this process reads; `r1jax.hosts.share_of` says it of a mesh."""
 
     index: int = 0
     count: int = 1

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import sentencepiece
 
-from r1jax.config import UserError
+from r1jax.config import UserError, as_path
 from r1jax.data.chat import Template
 from r1jax.data.json_tokenizer import JSON_NAME, load_json_tokenizer
 
@@ -79,7 +79,7 @@ class SentencePieceTokenizer:
         return self._processor.decode([int(i) for i in ids])
 
     def save(self, folder: str | Path) -> None:
-        (Path(folder) / FILE_NAME).write_bytes(self.model)
+        (as_path(folder) / FILE_NAME).write_bytes(self.model)
 
 
 def load_tokenizer(folder: str | Path) -> Tokenizer:
@@ -88,9 +88,9 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
     Raises:
       UserError: there is none, or a file of it is broken.
     """
-    if (Path(folder) / JSON_NAME).is_file():
+    if (as_path(folder) / JSON_NAME).is_file():
         return load_json_tokenizer(folder)
-    path = Path(folder) / FILE_NAME
+    path = as_path(folder) / FILE_NAME
     if not path.is_file():
         raise UserError(
             f"{path} is missing, and so is {JSON_NAME}: {folder} is not the workdir of a finished stage, or of "

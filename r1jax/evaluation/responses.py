@@ -11,6 +11,7 @@ from r1jax.config import UserError
 from r1jax.data.prompts import pad_prompts
 from r1jax.generation.rollout import Rollout
 from r1jax.generation.sampler import SamplingConfig
+from r1jax.hosts import fetch, gather
 from r1jax.rewards.judgement import Judgement
 from r1jax.rewards.verdict import Judging, Submit
 
@@ -66,7 +67,7 @@ def respond(
     Returns:
       The rollout as numpy arrays, and P lists of G texts.
     """
-    rollout = jax.tree.map(np.asarray, sample(prompts, lengths))
+    rollout = fetch(sample(prompts, lengths))
     texts = [
         [tokenizer.decode(tokens[mask]) for tokens, mask in zip(group_tokens, group_mask)]
         for group_tokens, group_mask in zip(rollout.tokens, rollout.mask)
@@ -75,23 +76,30 @@ def respond(
 
 
 def submit_groups(submit: Submit, records: Sequence[dict], texts: Sequence[Sequence[str]]) -> Judging:
-    """Begin to judge G completions of each of P records; those of a group that are the same are judged once."""
+    """Begin to judge G completions of each of P records; those of a group that are the same are judged once.
+
+    Every host has all of them, judges its share, and gets the verdicts of the others.
+    """
     keys = [(place, text) for place, (_, group) in enumerate(zip(records, texts, strict=True)) for text in group]
     unique = {key: number for number, key in enumerate(dict.fromkeys(keys))}
-    judging = submit([records[place] for place, _ in unique], [text for _, text in unique])
-    return Repeated(judging, [unique[key] for key in keys])
+    share = list(unique)[jax.process_index() :: jax.process_count()]
+    judging = submit([records[place] for place, _ in share], [text for _, text in share])
+    return Shared(judging, [unique[key] for key in keys])
 
 
-class Repeated(NamedTuple):
-    """Verdicts, some of which stand for several completions."""
+class Shared(NamedTuple):
+    """Verdicts, given by several hosts in turn, some of which stand for several completions."""
 
     judging: Judging
+    """Of this host's share."""
     places: list[int]
     """For every completion, which of the verdicts is its own."""
 
     def result(self) -> list[dict[str, Judgement]]:
-        verdicts = self.judging.result()
-        return [verdicts[place] for place in self.places]
+        """See `Judging`; on several hosts all must ask for it, at the same point."""
+        shares = gather(self.judging.result())
+        verdicts = [shares[place % len(shares)][place // len(shares)] for place in self.places]
+        return [{name: Judgement(*said) for name, said in verdict.items()} for verdict in verdicts]
 
 
 def judged_groups(judging: Judging, rollout: Rollout, texts: Sequence[Sequence[str]]) -> list[list[Response]]:

@@ -12,10 +12,10 @@ from r1jax.config import UserError
 from r1jax.generation import speculative as speculation
 from r1jax.generation.decode import State, advance, shrink
 from r1jax.generation.prefill import prefill, shift_rows
-from r1jax.generation.slots import Decoding, Output, Requests, empty_slots
+from r1jax.generation.slots import Decoding, Output, Requests, empty_slots, lay_entries
 from r1jax.models.cache import CacheDtype
 from r1jax.models.config import ModelConfig
-from r1jax.sharding import constrain, count_ways
+from r1jax.sharding import constrain, count_ways, cut_axes
 
 
 class Rollout(NamedTuple):
@@ -65,7 +65,7 @@ _STATIC = (
 
 
 @partial(jax.jit, static_argnames=_STATIC)
-def _start(
+def start(
     config, decoding, params, router_bias, prompts, prompt_lengths, prompt_keys, resume: Rollout | None,
     *, group_size, max_new_tokens, slots, prefill_rows, cache_dtype, record_routing, speculative,
 ) -> tuple[Requests, State]:  # fmt: skip
@@ -75,6 +75,9 @@ def _start(
         rows=prefill_rows, chunk=decoding.chunk, cache_dtype=cache_dtype, record_routing=record_routing,
         drafts=speculative,
     )  # fmt: skip
+    if cut_axes("batch", len(prompts)) is not None:
+        dense, moe = lay_entries(config, (prefixes.dense, prefixes.moe))
+        prefixes = prefixes._replace(dense=dense, moe=moe)
     total = len(prompts) * group_size
     if resume is None:
         experts = (config.num_moe_layers, config.num_experts_per_token) if record_routing else None
@@ -135,6 +138,25 @@ def _halved(slots: int, halvings: int) -> list[int]:
     """Numbers of slots, descending, each dividing over the devices that the batch is cut over."""
     parts = count_ways("batch")
     return sorted({-(-(slots >> shift) // parts) * parts for shift in range(halvings + 1)} - {0}, reverse=True)
+
+
+def plan_decoding(
+    width: int, slots: int, *, eos_ids, stop=(), temperature, top_k, top_p, min_p, widths, prefill_rows, prefill_chunk,
+    resumes: bool = False,
+) -> Decoding:  # fmt: skip
+    """What a rollout's first program is compiled for: `slots` rows of `width` tokens; the rest as `decode`."""
+    return Decoding(
+        ends=tuple((token,) for token in eos_ids) + tuple(map(tuple, stop)),
+        widths=tuple(sorted({-(-width * part // widths) for part in range(1, widths + 1)})),
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        greedy=temperature == 0,
+        rows=min(prefill_rows, slots),
+        chunk=prefill_chunk,
+        refills=True,
+        resumes=resumes,
+    )
 
 
 def decode(
@@ -204,20 +226,12 @@ def decode(
         speculation.check(config, record_routing=record_routing, resumes=resume is not None)
     total = len(prompts) * group_size
     sizes = _halved(min(slots or total, total), halvings)
-    width = prompts.shape[1] + max_new_tokens
-    decoding = Decoding(
-        ends=tuple((token,) for token in eos_ids) + tuple(map(tuple, stop)),
-        widths=tuple(sorted({-(-width * part // widths) for part in range(1, widths + 1)})),
-        top_k=top_k,
-        top_p=top_p,
-        min_p=min_p,
-        greedy=temperature == 0,
-        rows=min(prefill_rows, sizes[0]),
-        chunk=prefill_chunk,
-        refills=True,
+    decoding = plan_decoding(
+        prompts.shape[1] + max_new_tokens, sizes[0], eos_ids=eos_ids, stop=stop, temperature=temperature, top_k=top_k,
+        top_p=top_p, min_p=min_p, widths=widths, prefill_rows=prefill_rows, prefill_chunk=prefill_chunk,
         resumes=resume is not None,
-    )
-    requests, state = _start(
+    )  # fmt: skip
+    requests, state = start(
         config, decoding, params, router_bias, prompts, prompt_lengths, prompt_keys, resume,
         group_size=group_size, max_new_tokens=max_new_tokens, slots=sizes[0], prefill_rows=prefill_rows,
         cache_dtype=cache_dtype, record_routing=record_routing, speculative=speculative,

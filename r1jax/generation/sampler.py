@@ -1,5 +1,6 @@
 """A policy's sampler with its settings bound."""
 
+import contextlib
 import dataclasses
 from functools import partial
 
@@ -8,10 +9,12 @@ import numpy as np
 
 from r1jax.config import UserError
 from r1jax.generation import speculative
+from r1jax.generation.relayout import make_relayout
 from r1jax.generation.rollout import Rollout, generate
+from r1jax.hosts import place
 from r1jax.models.cache import CacheDtype
 from r1jax.models.config import ModelConfig
-from r1jax.sharding import batch_sharding, check_divides
+from r1jax.sharding import MeshConfig, batch_sharding, check_divides, reshape_mesh
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +59,15 @@ class SamplingConfig:
     speculative: bool = False
     """Draft tokens by the model's module for multi-token prediction and verify them: the same distribution in fewer
     steps. The model must have been pre-trained with one."""
+    relayout: bool = False
+    """Sample with a copy of the weights in the model's dtype on `mesh`, made anew for each batch; otherwise with the
+    trainer's own weights as they lie."""
+    mesh: MeshConfig = MeshConfig()
+    """Of sampling, where `relayout` is on: the same devices, arranged for steps that wait for weights."""
+
+    def mesh_of(self, mesh):
+        """The mesh that is sampled on, for a trainer's."""
+        return reshape_mesh(mesh, self.mesh) if self.relayout else mesh
 
     def check(self, mesh) -> None:
         """Raise UserError where a setting is impossible or the prompts do not divide over the mesh."""
@@ -82,7 +94,7 @@ class SamplingConfig:
             if getattr(self, name) < value:
                 found = getattr(self, name)
                 raise UserError(f"--sampling.{name.replace('_', '-')} must be {value} or more, not {found}")
-        check_divides(mesh, self.prompts, "batch", "the number of prompts")
+        check_divides(self.mesh_of(mesh), self.prompts, "batch", "the number of prompts")
 
 
 def make_sampler(
@@ -104,13 +116,24 @@ def make_sampler(
     """
     if config.speculative:
         speculative.check(model, record_routing=config.record_routing, resumes=False)
-    settings = {name: value for name, value in vars(config).items() if name not in ("prompts", "prompt_slots")}
+    settings = rollout_settings(config)
+    mesh = config.mesh_of(mesh)
+    relayout = make_relayout(model, mesh) if config.relayout else None
 
     def sample(policy, prompts, lengths, key, *, resume: Rollout | None = None, budget: int | None = None) -> Rollout:
         keys = jax.vmap(partial(jax.random.fold_in, key))(np.arange(len(prompts)))
-        prompts, lengths, keys = jax.device_put((prompts, lengths, keys), batch_sharding(mesh))
-        return generate(
-            model, *policy, prompts, lengths, keys, eos_ids=eos_ids, stop=stop, resume=resume, budget=budget, **settings
-        )
+        prompts, lengths, keys = place((prompts, lengths, keys), batch_sharding(mesh))
+        with jax.set_mesh(mesh) if relayout else contextlib.nullcontext():
+            policy = relayout(*policy) if relayout else policy
+            return generate(
+                model, *policy, prompts, lengths, keys, eos_ids=eos_ids, stop=stop, resume=resume, budget=budget,
+                **settings,
+            )  # fmt: skip
 
     return sample
+
+
+def rollout_settings(config: SamplingConfig) -> dict:
+    """The keyword arguments of `r1jax.generation.rollout.decode` among the settings."""
+    others = ("prompts", "prompt_slots", "relayout", "mesh")
+    return {name: value for name, value in vars(config).items() if name not in others}

@@ -10,7 +10,7 @@ from r1jax.generation.prefill import Prefixes
 from r1jax.models.cache import CacheDtype, Entries, init_cache
 from r1jax.models.config import ModelConfig
 from r1jax.models.stacking import separate
-from r1jax.sharding import constrain
+from r1jax.sharding import constrain, cut_axes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,8 +108,8 @@ def empty_slots(config: ModelConfig, decoding: Decoding, requests: Requests, cou
         count=rows(0),
         tail=rows(-1, max(map(len, decoding.ends), default=1)),
         hidden=rows(0, config.embed_dim, dtype=config.dtype),
-        entries=jax.tree.map(by_rows, layers(decoding.widths[-1])),
-        fresh=jax.tree.map(by_rows, layers(1)),
+        entries=lay_entries(config, layers(decoding.widths[-1])),
+        fresh=lay_entries(config, layers(1)),
         column=rows(decoding.widths[-1]),
     )
 
@@ -119,9 +119,14 @@ def cache_layers(config, cache) -> Layers:
     return separate(config, cache.dense), separate(config, cache.moe)
 
 
-def by_rows(x):
-    """Entries [L, B, ...] laid over the mesh by rows."""
-    return constrain(x, ("layers", "batch"))
+def entry_axes(config: ModelConfig) -> tuple:
+    """Logical axes of Entries, [L, B, K, ...], on the mesh in force: rows and heads; a latent belongs to all heads."""
+    return "layers", "batch", "heads" if config.num_kv_heads and cut_axes("heads", config.num_kv_heads) else None
+
+
+def lay_entries(config: ModelConfig, entries):
+    """Entries laid over the mesh."""
+    return jax.tree.map(lambda x: constrain(x, entry_axes(config)), entries)
 
 
 def emit(decoding: Decoding, slots: Slots, output: Output, token, logprob, where) -> tuple[Slots, Output]:
@@ -153,5 +158,6 @@ def first_slots(slots: Slots, count: int):
 def keep(slots, order):
     """These slots alone: of a NamedTuple of arrays by rows, but for `entries` and `fresh`, which are by layers first."""
     rows = {name: value[order] for name, value in slots._asdict().items() if name not in ("entries", "fresh")}
-    layers = jax.tree.map(lambda x: by_rows(x[:, order]), {"entries": slots.entries, "fresh": slots.fresh})
+    lay = lambda x: constrain(x[:, order], ("layers", "batch", "as_it_lies"))
+    layers = jax.tree.map(lay, {"entries": slots.entries, "fresh": slots.fresh})
     return slots._replace(**rows, **layers)

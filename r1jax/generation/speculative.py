@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from r1jax.config import UserError
 from r1jax.generation import decode
 from r1jax.generation.sampling import draw, probabilities
-from r1jax.generation.slots import Decoding, Output, Requests, Slots, by_rows, cache_layers, emit, first_slots, keep
+from r1jax.generation.slots import Decoding, Output, Requests, Slots, cache_layers, emit, first_slots, keep, lay_entries
 from r1jax.models.cache import CacheDtype, Entries, along_slots, encode_like, slice_slots, write_token, zero_entries
 from r1jax.models.config import ModelConfig
 from r1jax.models.mtp import mtp_with_cache
@@ -97,8 +97,8 @@ def accept_draft(uniform, draft, target, proposal):
 def begin(config: ModelConfig, decoding: Decoding, state: decode.State, cache_dtype: CacheDtype) -> State:
     """The state of a rollout that speculates, from that of one that does not."""
     count = len(state.slots.request)
-    two = lambda axis, x: by_rows(jnp.concatenate([x, x], axis=axis))
-    entries = lambda slots: jax.tree.map(by_rows, zero_entries(config, 1, count, slots, cache_dtype))
+    twice = lambda axis, x: jnp.concatenate([x, x], axis=axis)
+    entries = lambda slots: lay_entries(config, zero_entries(config, 1, count, slots, cache_dtype))
     rows = lambda value, *shape, dtype: constrain(jnp.full((count, *shape), value, dtype), ("batch",))
     drafting = Drafting(
         accepted=rows(False, dtype=bool),
@@ -110,7 +110,7 @@ def begin(config: ModelConfig, decoding: Decoding, state: decode.State, cache_dt
     )
     nothing = constrain(jnp.zeros(len(state.output.tokens), jnp.int32), ("batch",))
     output = state.output._replace(drafts=nothing, accepted=nothing)
-    slots = state.slots._replace(fresh=along_slots(two, state.slots.fresh))
+    slots = state.slots._replace(fresh=lay_entries(config, along_slots(twice, state.slots.fresh)))
     return State(slots, output, state.taken, state.steps, drafting)
 
 

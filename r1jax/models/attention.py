@@ -1,14 +1,18 @@
 """Attention layers: multi-head latent (DeepSeek-V3, eq. 1-11), and grouped-query (Llama, Qwen2, Qwen3)."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from r1jax.models.cache import Entries
+from r1jax.models.cache import Entries, Stack
 from r1jax.models.config import ModelConfig
 from r1jax.models.layers import RMSNorm, linear, weight
+from r1jax.models.sequence import lies_in_zigzag
 from r1jax.models.visibility import Visibility
 from r1jax.ops.attention import attend, grouped_attention, latent_attend
+from r1jax.ops.kernels.mla_decode import latent_decode
 from r1jax.ops.rotary import (
     apply_rotary,
     apply_rotary_halves,
@@ -17,6 +21,7 @@ from r1jax.ops.rotary import (
     yarn_frequencies,
     yarn_temperature,
 )
+from r1jax.ops.sequence_parallel import SequenceAxes, sequence_attend
 from r1jax.ops.splash import splash_attend
 from r1jax.sharding import cut_axes, on_several_devices
 
@@ -27,13 +32,13 @@ class LatentAttention(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, x, visibility: Visibility, cache: Entries | None = None):
+    def __call__(self, x, visibility: Visibility, cache: Entries | Stack | None = None):
         """Attend from T new tokens to themselves and to what the cache holds.
 
         Args:
           x: [B, T, D], normed.
           visibility: of the new tokens and the cache.
-          cache: one layer's entries, without the axis of layers; read only.
+          cache: one layer's entries, without the axis of layers, or where to find them; read only.
 
         Returns:
           output [B, T, D], and the Entries of the new tokens, likewise, for the caller to store.
@@ -60,22 +65,25 @@ class LatentAttention(nn.Module):
         kv_up_shape = (config.kv_lora_rank, heads, nope + config.v_head_dim)
         kv_up = weight(self, "kv_up", kv_up_shape, ("lora", "heads", "head_dim"), config)
         if cache is None:
-            expanded = linear(latent, kv_up, config)
-            shared = jnp.broadcast_to(rope_key[:, :, None], (*rope_key.shape[:2], heads, rope))
-            key = jnp.concatenate([expanded[..., :nope], shared], axis=-1)
             query = jnp.concatenate([q_nope, q_rope], axis=-1)
-            value = expanded[..., nope:]
-            if config.attention == "splash":
-                mixed = _splash(query, key, value, visibility, scale=scale)
+            compressed = jnp.concatenate([latent, rope_key], axis=-1)
+            if lies_in_zigzag(x.shape[1]):
+                expand, attend_all = partial(_expand, config), partial(attend, scale=scale)
+                mixed = _attend_cut(config, query, compressed, kv_up, visibility, expand, attend_all, scale=scale)
+            elif config.attention == "splash":
+                mixed = _splash(query, *_expand(config, compressed, kv_up), visibility, scale=scale)
             else:
-                mixed = attend(query, key, value, visibility.mask, scale=scale)
+                mixed = attend(query, *_expand(config, compressed, kv_up), visibility.mask, scale=scale)
         else:
             # kv_up as it is, whatever the precision: the released code dequantises it to absorb it.
             key_up, value_up = kv_up[..., :nope], kv_up[..., nope:]
             latent_query = jnp.einsum("btnh,rnh->btnr", q_nope, key_up)
-            part = lambda entries, mask: (entries.value[:, 0], entries.key[:, 0], mask)
-            parts = [part(cache, visibility.cache_mask), part(entries, visibility.mask)]
-            pooled = latent_attend(latent_query, q_rope, parts, scale=scale)
+            if config.attention == "splash":
+                pooled = _attend_by_kernel(latent_query, q_rope, cache, entries, visibility, scale=scale)
+            else:
+                part = lambda entries, mask: (entries.value[:, 0], entries.key[:, 0], mask)
+                parts = [part(cache, visibility.cache_mask), part(entries, visibility.mask)]
+                pooled = latent_attend(latent_query, q_rope, parts, scale=scale)
             mixed = jnp.einsum("btnr,rnh->btnh", pooled.astype(value_up.dtype), value_up)
 
         out_shape = (heads, config.v_head_dim, config.embed_dim)
@@ -83,11 +91,44 @@ class LatentAttention(nn.Module):
         return linear(mixed, out, config, contract=2), entries
 
 
+def _expand(config: ModelConfig, compressed, kv_up):
+    """Keys [B, T, N, H] and values [B, T, N, Hv] of MLA from the latents and rotary keys [B, T, R + Hr] of all heads."""
+    latent, rope_key = jnp.split(compressed, [config.kv_lora_rank], axis=-1)
+    expanded, nope = linear(latent, kv_up, config), config.qk_nope_head_dim
+    shared = jnp.broadcast_to(rope_key[:, :, None], (*expanded.shape[:3], config.qk_rope_head_dim))
+    return jnp.concatenate([expanded[..., :nope], shared], axis=-1), expanded[..., nope:]
+
+
+def _attend_cut(config, query, compressed, matrix, visibility: Visibility, expand, attend_all, *, scale: float):
+    """Attention among tokens of rows that are cut over devices; arguments as for `sequence_attend`."""
+    axes = SequenceAxes(
+        cut_axes("batch", len(query)) or (), cut_axes("length", query.shape[1]),
+        cut_axes("heads", config.num_kv_heads or query.shape[2]),
+        None if matrix is None else cut_axes("lora", len(matrix)),
+    )  # fmt: skip
+    return sequence_attend(
+        query, compressed, matrix, visibility.mask, visibility.segments, expand=expand,
+        attend=None if config.attention == "splash" else attend_all, scale=scale, axes=axes,
+    )  # fmt: skip
+
+
 def _splash(query, key, value, visibility: Visibility, *, scale: float):
     """Attention of new tokens among themselves by the TPU kernel: [B, T, N, H] with [B, T, K, H] and [B, T, K, Hv]."""
-    axes = [cut_axes("batch", len(query)), None, cut_axes("heads", query.shape[2])]
-    spec = PartitionSpec(*axes) if on_several_devices() else None
-    return splash_attend(query, key, value, visibility.segments, scale=scale, spec=spec)
+    return splash_attend(query, key, value, visibility.segments, scale=scale, spec=_kernel_spec(query))
+
+
+def _attend_by_kernel(latent_query, rope_query, cache, new: Entries, visibility: Visibility, *, scale: float):
+    """Absorbed attention of new tokens to the cache and to each other by the TPU kernel."""
+    stack = cache if isinstance(cache, Stack) else Stack(Entries(*(x[None] for x in cache)), 0)
+    cached = stack.entries.value[:, :, 0], stack.entries.key[:, :, 0], visibility.cache_mask
+    new, spec = (new.value[:, 0], new.key[:, 0], visibility.mask), _kernel_spec(rope_query)
+    return latent_decode(latent_query, rope_query, cached, new, stack.layer, scale=scale, spec=spec)
+
+
+def _kernel_spec(query) -> PartitionSpec | None:
+    """Mesh axes by which kernels for queries [B, T, N, H] are placed; None where there is one device."""
+    axes = cut_axes("batch", len(query)), None, cut_axes("heads", query.shape[2])
+    return PartitionSpec(*axes) if on_several_devices() else None
 
 
 def latent_rotary(config: ModelConfig):
@@ -135,8 +176,13 @@ class GroupedQueryAttention(nn.Module):
         value = _project(self, "value", x, config.num_kv_heads, normed=False)
         query, key = (apply_rotary_halves(heads, visibility.positions, frequencies) for heads in (query, key))
 
-        entries, scale = Entries(key.transpose(0, 2, 3, 1), value.transpose(0, 2, 1, 3)), config.head_dim**-0.5
-        if cache is None and config.attention == "splash":
+        outward = lambda key, value: (key.transpose(0, 2, 3, 1), value.transpose(0, 2, 1, 3))
+        entries, scale = Entries(*outward(key, value)), config.head_dim**-0.5
+        if cache is None and lies_in_zigzag(x.shape[1]):
+            both, split = jnp.concatenate([key, value], axis=-1), lambda both, _: jnp.split(both, 2, axis=-1)
+            attend_all = lambda query, *pair: grouped_attention(query, [(*outward(*pair[:2]), pair[2])], scale=scale)
+            mixed = _attend_cut(config, query, both, None, visibility, split, attend_all, scale=scale)
+        elif cache is None and config.attention == "splash":
             mixed = _splash(query, key, value, visibility, scale=scale)
         else:
             parts = (

@@ -3,7 +3,7 @@
 import flax.linen as nn
 
 from r1jax.models.attention import GroupedQueryAttention, LatentAttention
-from r1jax.models.cache import Entries, decode_entries
+from r1jax.models.cache import Entries, Stack, decode_entries
 from r1jax.models.config import ModelConfig
 from r1jax.models.layers import MLP, RMSNorm
 from r1jax.models.moe import MoE
@@ -21,12 +21,12 @@ class Block(nn.Module):
     routed: bool
 
     @nn.compact
-    def __call__(self, x, cache: Entries | None, router_bias, replay, visibility: Visibility):
+    def __call__(self, x, cache: Entries | Stack | None, router_bias, replay, visibility: Visibility):
         config = self.config
         normed = RMSNorm(config, name="attention_norm")(x)
         kind = GroupedQueryAttention if config.num_kv_heads else LatentAttention
         attention = kind(config, name="attention")
-        cache = cache and decode_entries(cache, config.dtype)
+        cache = cache if isinstance(cache, Stack) else cache and decode_entries(cache, config.dtype)
         mixed, entries = attention(normed, visibility, cache)
         x = constrain(x + mixed, ("batch", "length", "embed_activation"))
         normed = RMSNorm(config, name="mlp_norm")(x)

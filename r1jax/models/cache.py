@@ -36,6 +36,15 @@ class Entries(NamedTuple):
     """[L, B, K, S, H] values; of latent attention the latent after its RMSNorm, from which keys come too, H = R."""
 
 
+class Stack(NamedTuple):
+    """Entries of a whole stack of layers and which of them to read: what a kernel takes, for a slice would be a copy."""
+
+    entries: Entries
+    """Arrays alone, none of them `Quantized`."""
+    layer: jax.Array
+    """int32."""
+
+
 class Cache(NamedTuple):
     """Entries of all layers, written at the same slots for every row; `positions` says which slots hold a token."""
 
@@ -139,11 +148,13 @@ def write_token(stored, new, slots):
       new: the same of one, as `encode_like` makes them.
       slots: [B] int32; a row whose slot is S or more is left as it is.
     """
-    rows = jnp.arange(len(slots))
 
     def place(axis, old, new):
-        new = jnp.moveaxis(jnp.squeeze(new, axis), 1, 0)  # rows first, where indexing with indices apart has them
-        at = old.at[:, rows, :, :, slots] if axis == 4 else old.at[:, rows, :, slots]
-        return at.set(new, mode="drop", unique_indices=True)
+        # All but the channels is indexed, not sliced: XLA for TPU lays sliced axes side by side, and would copy the
+        # cache at every step, there and back.
+        layers, rows, heads = (jnp.arange(size) for size in old.shape[:3])
+        where = layers[:, None, None], rows[:, None], heads
+        at = old.at[*where, :, slots[:, None]] if axis == 4 else old.at[*where, slots[:, None]]
+        return at.set(jnp.squeeze(new, axis), mode="drop", unique_indices=True)
 
     return along_slots(place, stored, new)

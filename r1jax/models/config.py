@@ -105,10 +105,14 @@ class ModelConfig:
     remat: bool = True
     """Recompute each layer's activations in the backward pass."""
     attention: Literal["einsum", "splash"] = "einsum"
-    """How new tokens attend to each other: with all scores held, or by kernels for TPU that hold none."""
+    """How tokens attend: with all scores held, or by kernels for TPU that hold none: splash attention of new tokens to
+    each other, and of latent attention, to a cache, `mla_decode`."""
     expert_dispatch: Literal["ragged", "megablox", "blocks", "dense"] = "ragged"
     """How experts run: sorted grouped products; the same by kernels for TPU; padded blocks of one expert each, for many
     tokens on CPU; or every expert on every token, for few tokens on CPU."""
+    expert_transport: Literal["ring", "all_to_all", "shortest"] = "ring"
+    """How tokens reach experts on other devices: all visit all; each those of its own experts, which XLA for CPU cannot
+    do; or whichever keeps a slice's links busy for less time."""
     num_kv_heads: int = 0
     """Grouped-query attention: heads of keys and values, each shared by num_heads / num_kv_heads queries."""
     head_dim: int = 0
@@ -143,6 +147,8 @@ class ModelConfig:
             "attention must be 'einsum' or 'splash'": self.attention in ("einsum", "splash"),
             "expert_dispatch must be 'ragged', 'megablox', 'blocks' or 'dense'": self.expert_dispatch
             in ("ragged", "megablox", "blocks", "dense"),
+            "expert_transport must be 'ring', 'all_to_all' or 'shortest'": self.expert_transport
+            in ("ring", "all_to_all", "shortest"),
             "expert_dispatch 'megablox' and 'blocks' have no products in FP8": self.expert_dispatch
             in ("ragged", "dense")
             or self.precision == "dtype",

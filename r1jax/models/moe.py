@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from r1jax.models.config import ModelConfig
 from r1jax.models.layers import MLP, fp8_recipe, weight
+from r1jax.ops.expert_exchange import exchange_is_shorter, experts_exchange
 from r1jax.ops.expert_parallel import ExpertAxes, experts_ring
 from r1jax.ops.fp8 import fp8_linear, fp8_ragged
 from r1jax.ops.grouped import grouped_dot
@@ -67,7 +68,18 @@ def _run_experts(config: ModelConfig, x, indices, weights, gate, up, down):
         cut_axes("batch", x.shape[0]) or (), cut_axes("length", x.shape[1]), cut_axes("experts", gate.shape[0]),
         cut_axes("embed", gate.shape[1]), cut_axes("expert_mlp", gate.shape[2]),
     )  # fmt: skip
-    return experts_ring(x, indices, weights, gate, up, down, run=run, axes=axes)
+    place = experts_exchange if _takes_exchange(config, axes) else experts_ring
+    return place(x, indices, weights, gate, up, down, run=run, axes=axes)
+
+
+def _takes_exchange(config: ModelConfig, axes: ExpertAxes) -> bool:
+    """Whether tokens travel to their experts by an all-to-all; where all devices have them there is nothing to send."""
+    if config.expert_transport == "ring" or axes.experts not in axes.batch:
+        return False
+    ways = count_ways("experts")
+    of_groups = config.num_limited_groups * max(ways // config.num_expert_groups, 1)
+    visited = min(config.num_experts_per_token, ways, of_groups)
+    return config.expert_transport == "all_to_all" or exchange_is_shorter(ways, visited)
 
 
 class MoE(nn.Module):
@@ -99,7 +111,9 @@ class MoE(nn.Module):
         # One axis of tokens, but where rows and lengths are cut over devices, each in its own way.
         tokens = x if on_several_devices() else x.reshape(-1, embed_dim)
         softmax = config.router_score == "softmax"
-        scores = (jax.nn.softmax if softmax else jax.nn.sigmoid)(tokens.astype(wide(tokens)) @ router)
+        # TPUs multiply float32 in one pass of bfloat16 unless told otherwise.
+        logits = jnp.dot(tokens.astype(wide(tokens)), router, precision=jax.lax.Precision.HIGHEST)
+        scores = (jax.nn.softmax if softmax else jax.nn.sigmoid)(logits)
         choose = partial(
             route,
             scores,

@@ -9,6 +9,7 @@ from r1jax.models.cache import Entries
 from r1jax.models.config import ModelConfig
 from r1jax.models.layers import RMSNorm, weight
 from r1jax.models.moe import Routing
+from r1jax.models.sequence import entries_from_layers, from_layers, to_layers
 from r1jax.models.visibility import Visibility, make_visibility
 from r1jax.sharding import constrain
 
@@ -70,8 +71,10 @@ def mtp_forward(config: ModelConfig, params, router_bias, hidden, next_tokens, p
       hidden [B, T, D], which `output_head` maps to logits of the token after the next; and the Routing of all routers
       (load [num_routers, E]), zero but for the module's, to be added to that of the main model.
     """
+    hidden, next_tokens, positions, segments = to_layers((hidden, next_tokens, positions, segments))
     visibility = make_visibility(positions, segments)
     hidden, _, routing = _apply(config, params, router_bias, hidden, next_tokens, visibility, None)
+    hidden, routing = from_layers(hidden), routing._replace(experts=from_layers(routing.experts))
     last = lambda row: jnp.pad(row[None], [(config.num_moe_layers, 0)] + [(0, 0)] * row.ndim)
     return hidden, Routing(*map(last, routing))
 
@@ -90,9 +93,13 @@ def mtp_with_cache(
     Returns:
       hidden [B, T, D], and the Entries [1, B, T, ...] of the new positions.
     """
+    if cache is None:
+        hidden, next_tokens, positions = to_layers((hidden, next_tokens, positions))
     visibility = make_visibility(positions, None, cache_positions)
     cache = jax.tree.map(lambda x: x[0], cache)
     hidden, entries, _ = _apply(config, params, router_bias, hidden, next_tokens, visibility, cache)
+    if cache is None:
+        hidden, entries = from_layers(hidden), entries_from_layers(entries, rows=0)
     return hidden, jax.tree.map(lambda x: x[None], entries)
 
 

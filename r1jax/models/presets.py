@@ -8,9 +8,8 @@ from r1jax.models.config import Llama3Rope, ModelConfig, Yarn
 def for_tpu(model: ModelConfig) -> ModelConfig:
     """The model with the kernels for TPU; its numbers stay, but for rounding."""
     grouped = model.num_experts and model.precision == "dtype"
-    return dataclasses.replace(
-        model, attention="splash", expert_dispatch="megablox" if grouped else model.expert_dispatch
-    )
+    dispatch = "megablox" if grouped else model.expert_dispatch
+    return dataclasses.replace(model, attention="splash", expert_dispatch=dispatch, expert_transport="shortest")
 
 
 def miniature(vocab_size: int) -> ModelConfig:

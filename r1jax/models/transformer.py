@@ -5,29 +5,39 @@ import jax
 import jax.numpy as jnp
 
 from r1jax.models.block import Block
-from r1jax.models.cache import Cache, zero_entries
+from r1jax.models.cache import Cache, Entries, Stack, zero_entries
 from r1jax.models.config import ModelConfig
 from r1jax.models.layers import RMSNorm, weight
 from r1jax.models.moe import Routing
 from r1jax.models.mtp import init_mtp_params
+from r1jax.models.sequence import entries_from_layers, from_layers, to_layers
 from r1jax.models.visibility import make_visibility
 from r1jax.ops.logprobs import token_logprobs
 from r1jax.ops.placed_logprobs import TokenAxes, placed_token_logprobs
 from r1jax.sharding import constrain, cut_axes, on_several_devices
 
 
-def _stack(config: ModelConfig, *, routed: bool, length: int, name: str) -> nn.Module:
+def _stack(config: ModelConfig, cache, *, routed: bool, length: int, name: str) -> nn.Module:
     """`length` blocks as one scanned module, whose parameters are stacked on a leading layer axis."""
+    of_cache = Stack(nn.broadcast, 0) if isinstance(cache, Stack) else 0
     block = nn.remat(Block, prevent_cse=config.unroll_layers) if config.remat else Block
     return nn.scan(
         block,
         variable_axes={"params": 0},
         split_rngs={"params": True},
-        in_axes=(0, 0, 0, nn.broadcast),
+        in_axes=(of_cache, 0, 0, nn.broadcast),
         length=length,
         unroll=length if config.unroll_layers else 1,
         metadata_params={nn.PARTITION_NAME: "layers"},
     )(config, routed, name=name)
+
+
+def _by_layer(config: ModelConfig, entries: Entries | None) -> Entries | Stack | None:
+    """Cached entries as a scan over layers takes them: cut into layers, or whole where a kernel finds its own layer."""
+    if entries is None or config.attention != "splash" or config.num_kv_heads or config.unroll_layers:
+        return entries
+    plain = all(getattr(part, "dtype", None) == config.dtype for part in entries)
+    return Stack(entries, jnp.arange(len(entries.key))) if plain else entries
 
 
 class Transformer(nn.Module):
@@ -62,6 +72,9 @@ class Transformer(nn.Module):
             weight(self, "head", (config.embed_dim, config.vocab_size), ("embed", "vocab"), config)
         if parents is not None and config.attention == "splash":
             raise ValueError("attention 'splash' shows a token its own segment only: take 'einsum', or no parents")
+        if cache is None:
+            tokens, positions, segments, parents = to_layers((tokens, positions, segments, parents))
+            replay = to_layers(replay, rows=1)
         # Looked up in whole rows: tokens and rows cut along the same mesh axis would make XLA gather all activations.
         rows = constrain(embedding, ("vocab", "embed_activation"))
         x = constrain(rows[tokens], ("batch", "length", "embed_activation"))
@@ -74,11 +87,17 @@ class Transformer(nn.Module):
             jnp.zeros((0, *tokens.shape, config.num_experts_per_token), jnp.int32),
         )
         if config.num_dense_layers:
-            stack = _stack(config, routed=False, length=config.num_dense_layers, name="dense_layers")
-            x, (dense, _) = stack(x, cache and cache.dense, None, None, visibility)
+            held = cache and _by_layer(config, cache.dense)
+            stack = _stack(config, held, routed=False, length=config.num_dense_layers, name="dense_layers")
+            x, (dense, _) = stack(x, held, None, None, visibility)
         if config.num_moe_layers:
-            stack = _stack(config, routed=True, length=config.num_moe_layers, name="moe_layers")
-            x, (moe, routing) = stack(x, cache and cache.moe, router_bias[: config.num_moe_layers], replay, visibility)
+            held = cache and _by_layer(config, cache.moe)
+            stack = _stack(config, held, routed=True, length=config.num_moe_layers, name="moe_layers")
+            x, (moe, routing) = stack(x, held, router_bias[: config.num_moe_layers], replay, visibility)
+        if cache is None:
+            x, positions = from_layers((x, positions))
+            dense, moe = entries_from_layers((dense, moe), rows=1)
+            routing = routing._replace(experts=from_layers(routing.experts, rows=1))
         absent = lambda rows: jnp.pad(rows, [(0, config.num_mtp_layers)] + [(0, 0)] * (rows.ndim - 1))
         routing = jax.tree.map(absent, routing)
         return RMSNorm(config, name="final_norm")(x), Cache(dense, moe, positions), routing

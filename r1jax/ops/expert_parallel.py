@@ -15,7 +15,7 @@ class ExpertAxes(NamedTuple):
     length: str | None
     """Of the tokens' second axis."""
     experts: str
-    embed: str
+    embed: tuple[str, ...]
     """Of the weights' model width; they are gathered along it for the time of their use."""
     hidden: str
     """Of the experts' hidden width."""
@@ -42,22 +42,32 @@ def experts_ring(x, indices, weights, gate, up, down, *, run: Callable, axes: Ex
     spread = axes.experts in axes.batch
 
     def local(x, indices, weights, gate, up, down):
-        gate, up = (jax.lax.all_gather(w, axes.embed, axis=1, tiled=True) for w in (gate, up))
-        down = jax.lax.all_gather(down, axes.embed, axis=2, tiled=True)
+        gate, up, down = gather_matrices(gate, up, down, axes)
         tokens = [array.reshape(-1, array.shape[-1]) for array in (x, indices, weights)]
         if spread:
             tokens = [jax.lax.all_gather(array, axes.experts, axis=0, tiled=True) for array in tokens]
         tokens[1] -= jax.lax.axis_index(axes.experts) * gate.shape[0]
-        out = jax.lax.psum(run(*tokens, gate, up, down), axes.hidden)
+        out = run(*tokens, gate, up, down)
         if spread:
             out = jax.lax.psum_scatter(out, axes.experts, scatter_dimension=0, tiled=True)
         else:
             out = jax.lax.psum(out, axes.experts)
-        return out.reshape(x.shape)
+        # Over the hidden width last, when a device is left with its own tokens alone.
+        return jax.lax.psum(out, axes.hidden).reshape(x.shape)
 
+    return place_experts(local, axes)(x, indices, weights, gate, up, down)
+
+
+def gather_matrices(gate, up, down, axes: ExpertAxes):
+    """A device's experts with their whole model width, for the time of their use; inside of `place_experts`."""
+    gate, up = (jax.lax.all_gather(w, axes.embed, axis=1, tiled=True) for w in (gate, up))
+    return gate, up, jax.lax.all_gather(down, axes.embed, axis=2, tiled=True)
+
+
+def place_experts(local: Callable, axes: ExpertAxes) -> Callable:
+    """`local`(x, indices, weights, gate, up, down) on each device of the mesh in force, with its own part of each."""
     tokens = PartitionSpec(axes.batch or None, axes.length)
     wide = PartitionSpec(axes.experts, axes.embed, axes.hidden)
     narrow = PartitionSpec(axes.experts, axes.hidden, axes.embed)
     # Kernels do not say along which axes their results vary, so that it cannot be checked.
-    placed = jax.shard_map(local, in_specs=(*[tokens] * 3, wide, wide, narrow), out_specs=tokens, check_vma=False)
-    return placed(x, indices, weights, gate, up, down)
+    return jax.shard_map(local, in_specs=(*[tokens] * 3, wide, wide, narrow), out_specs=tokens, check_vma=False)

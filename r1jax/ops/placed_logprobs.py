@@ -17,7 +17,7 @@ class TokenAxes(NamedTuple):
     """Of tokens."""
     length: tuple[str, ...]
     """Of tokens; those of the vocabulary may be among them, for each device then has all of it."""
-    embed: str | None
+    embed: tuple[str, ...] | None
     """Of the head's first axis."""
     vocab: str | None
     """Of the head's second axis."""

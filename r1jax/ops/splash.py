@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.experimental.pallas.ops.tpu.splash_attention import (
     BlockSizes,
     CausalMask,
@@ -38,13 +39,8 @@ def splash_attend(query, key, value, segments, *, scale: float, spec: PartitionS
 
     def local(query, key, value, segments):
         length = query.shape[1]
-        block = min(BLOCK, -(-length // LANES) * LANES)
-        pad = lambda x: jnp.pad(x, ((0, 0), (0, -length % block), *((0, 0),) * (x.ndim - 2)))
-        query, key, value, segments = (pad(x) for x in (query * jnp.asarray(scale, query.dtype), key, value, segments))
-        kernel = _kernel(query.shape[2], query.shape[1], block, interpret)
-        outward = lambda x: x.transpose(0, 2, 1, 3)
-        mixed = jax.vmap(kernel)(outward(query), outward(key), outward(value), SegmentIds(segments, segments))
-        return outward(mixed)[:, :length].astype(value.dtype)
+        kernel = make_kernel(query.shape[2], np.arange(length), length, shards=1, interpret=interpret)
+        return run_kernel(kernel, query, key, value, segments, segments, scale=scale)
 
     if spec is None:
         return local(query, key, value, segments)
@@ -54,10 +50,50 @@ def splash_attend(query, key, value, segments, *, scale: float, spec: PartitionS
     return placed(query, key, value, segments)
 
 
-def _kernel(heads: int, length: int, block: int, interpret: bool):
+def make_kernel(heads: int, order: np.ndarray, keys: int, *, shards: int, interpret: bool):
+    """A kernel for queries that see the keys at their own place or before it.
+
+    Args:
+      heads: of a device.
+      order: [T] place of each query among the keys, those of the first device first.
+      keys: how many there are.
+      shards: devices over which the queries are cut; `manual_sharding_spec` of the kernel places it.
+    """
+    own = order.reshape(shards, -1)
+    rows = _fill(own.shape[1])
+    # What fills the last block sees everything, so that its softmax is one.
+    places = np.pad(own, ((0, 0), (0, rows - own.shape[1])), constant_values=_fill(keys)).reshape(-1)
+    mask = CausalMask((len(places), _fill(keys)))
+    mask.q_sequence = places.astype(np.int32)
+    block_q, block_kv = _block(rows), _block(keys)
     sizes = BlockSizes(
-        block_q=block, block_kv=block, block_kv_compute=block, block_q_dkv=block, block_kv_dkv=block,
-        block_kv_dkv_compute=block, block_q_dq=block, block_kv_dq=block,
+        block_q=block_q, block_kv=block_kv, block_kv_compute=block_kv, block_q_dkv=block_q, block_kv_dkv=block_kv,
+        block_kv_dkv_compute=block_kv, block_q_dq=block_q, block_kv_dq=block_kv,
     )  # fmt: skip
-    mask = MultiHeadMask([CausalMask((length, length)) for _ in range(heads)])
-    return make_splash_mha(mask, block_sizes=sizes, head_shards=1, q_seq_shards=1, interpret=interpret)
+    return make_splash_mha(
+        MultiHeadMask([mask] * heads), block_sizes=sizes, head_shards=1, q_seq_shards=shards, interpret=interpret
+    )
+
+
+def run_kernel(kernel, query, key, value, query_segments, key_segments, *, scale: float):
+    """One device's part of attention by a kernel: shapes as for `splash_attend`, lengths of queries and keys apart."""
+    length = query.shape[1]
+    query = query * jnp.asarray(scale, query.dtype)
+    query_segments = jnp.concatenate(
+        [query_segments, jnp.repeat(key_segments[:, :1], _fill(length) - length, axis=1)], axis=1
+    )
+    pad = lambda x: jnp.pad(x, ((0, 0), (0, _fill(x.shape[1]) - x.shape[1]), *((0, 0),) * (x.ndim - 2)))
+    query, key, value, key_segments = (pad(x) for x in (query, key, value, key_segments))
+    outward = lambda x: x.transpose(0, 2, 1, 3)
+    segments = SegmentIds(query_segments, key_segments)
+    mixed = jax.vmap(kernel)(outward(query), outward(key), outward(value), segments)
+    return outward(mixed)[:, :length].astype(value.dtype)
+
+
+def _block(length: int) -> int:
+    return min(BLOCK, -(-length // LANES) * LANES)
+
+
+def _fill(length: int) -> int:
+    """The length with its last block filled."""
+    return -(-length // _block(length)) * _block(length)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from r1jax.config import as_path
 from r1jax.report.figures import figures
 from r1jax.report.run import Run, column, in_order, metric_name, read_run, shown, shown_accuracy
 from r1jax.report.samples import mismatched_tokens, sample_pairs, training_samples
@@ -57,13 +58,13 @@ def write_report(workdir: str | Path) -> Path:
     Raises:
       ValueError: the workdir is missing or holds none of these, or a file is damaged other than at its end.
     """
-    run = read_run(Path(workdir))
+    run = read_run(as_path(workdir))
     title = html.escape(f"{run.config.get('experiment', 'R1-Zero')}: what reinforcement learning changed")
     body = [_headline(run), _table(run), _doctor(run), figures(run), sample_pairs(run), training_samples(run)]
     body.append(mismatched_tokens(run))
     config = html.escape(json.dumps(run.config, indent=2))
     body.append(f"<h2>Configuration</h2><details><summary>config.json</summary><pre>{config}</pre></details>")
-    path = Path(workdir) / "report.html"
+    path = as_path(workdir) / "report.html"
     path.write_text(
         PAGE.format(title=title, css=CSS, body="\n".join(body)), encoding="utf-8", errors="backslashreplace"
     )
