@@ -63,7 +63,8 @@ ARMS = {
         "--grpo.iterations 32 --evaluation-problems 64 --training-problems 16", 2,
     ),
 }  # fmt: skip
-"""Runs by name: an experiment with options, {NAME} being another run of the same seed, and minutes on two cores."""
+"""Runs by name: an experiment with options, {NAME} being another run of the same seed, and an estimate of minutes on two
+free cores."""
 
 
 FINDINGS = (
@@ -174,8 +175,8 @@ INTRO = """# Findings
 
 What the paper reports, and what the miniature shows: `python experiments/findings.py` makes this page. Every number is a
 mean over three seeds, ± half of its 95% interval (Student's t); what is shared between rows is run once, and what has
-finished is kept. Criteria stand in `experiments/findings.py` and were written before the runs. Shares are in percent,
-their differences in points.
+finished is kept. Criteria stand in `experiments/findings.py` and were written before these runs, though not before those
+of the tables in the README, which bear on rows 1 to 4, 6, 8 and 10. Shares are in percent, their differences in points.
 """
 
 
@@ -188,7 +189,7 @@ def main(config: Config) -> None:
     wanted = chosen(stages, [f"{arm}/{seed}" for finding in rows for arm in finding.arms for seed in seeds])
     if config.dry_run:
         show_plan(root, wanted, stage_states(root, stages, EXPERIMENTS))
-        return launch.console.print(f"{minutes(wanted):.0f} minutes on two cores in all")
+        return launch.console.print(f"about {minutes(wanted):.0f} minutes on two free cores in all")
     try:
         if not config.no_runs:
             run_stages(root, stages, wanted, EXPERIMENTS)

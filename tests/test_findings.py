@@ -256,7 +256,7 @@ def test_a_dry_run_names_every_run_once_and_touches_nothing(tmp_path, capsys):
     findings.main(findings.Config(workdir=str(tmp_path / "runs"), dry_run=True, only=(1, 2, 9)))
     printed = capsys.readouterr().out
     assert printed.count("experiments/r1_zero.py") == 3 and printed.count("random_reward.py") == 3
-    assert "minutes on two cores" in printed and "general_rl" not in printed and not list(tmp_path.iterdir())
+    assert "minutes on two free cores" in printed and "general_rl" not in printed and not list(tmp_path.iterdir())
     with pytest.raises(UserError, match="1 to 15"):
         findings.main(findings.Config(only=(16,)))
 
