@@ -20,7 +20,7 @@ from r1jax.data.packing import PackedBatch, pack_documents
 from r1jax.data.prompts import document_text
 from r1jax.data.tokenizer import Tokenizer, load_tokenizer
 from r1jax.hosts import any_host, fetch, is_first, on_first, place
-from r1jax.metrics import JsonLines
+from r1jax.metrics import JsonLines, read_json_lines, write_json
 from r1jax.models.config import ModelConfig
 from r1jax.models.mtp import mtp_forward
 from r1jax.models.presets import miniature, student
@@ -138,7 +138,11 @@ def pretraining_loss(model: ModelConfig, params, router_bias, batch: PackedBatch
 
 def main(config: Config) -> None:
     tokenizer = load_tokenizer(config.tokenizer)
-    model = choose_model(config, tokenizer.vocab_size)
+    run(config, tokenizer, choose_model(config, tokenizer.vocab_size))
+
+
+def run(config: Config, tokenizer: Tokenizer, model: ModelConfig) -> None:
+    """Pre-train a model of any shape."""
     scalars = {"mtp_weight": config.mtp_weight, "balance_weight": config.balance_weight}
     mesh = make_mesh(config.mesh)
     check_divides(mesh, config.batch_size, "batch", "--batch-size")
@@ -179,10 +183,20 @@ def main(config: Config) -> None:
                 save(update, stopping or update == config.updates)
             if stopping:
                 raise launch.Interrupted
+    on_first(write_summary, workdir)
     if config.publish:
         on_first(checkpoint.publish, workdir, config.publish)
         on_first(tokenizer.save, config.publish)
         launch.console.print(f"published {Path(config.publish)}")
+
+
+def write_summary(workdir: Path) -> None:
+    """summary.json: means of the numbers in the last tenth of the metrics; every batch is new, so none was seen before."""
+    records = read_json_lines(workdir / "metrics.jsonl")
+    last = records[-max(1, len(records) // 10) :]
+    names = [name for name, value in last[-1].items() if isinstance(value, float) and name != "seconds"]
+    means = {name: float(np.mean([record[name] for record in last])) for name in names}
+    write_json(workdir / "summary.json", {"after": means})
 
 
 if __name__ == "__main__":

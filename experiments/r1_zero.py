@@ -111,9 +111,12 @@ def main(config: Config) -> None:
     run(config, "r1_zero", rule_reward)
 
 
-def run(config: Config, experiment: str, reward: Reward) -> None:
-    """Train on `reward`: countdown, whose judges take microseconds and are called here, or any families in a pool."""
-    stage = partial(run_rl_stage, config, experiment, init=config.init or BASE_MODEL, reward=reward)
+def run(config: Config, experiment: str, reward: Reward, **more) -> None:
+    """Train on `reward`: countdown, whose judges take microseconds and are called here, or any families in a pool.
+
+    `more` goes to `run_rl_stage`: another loss, other advantages.
+    """
+    stage = partial(run_rl_stage, config, experiment, init=config.init or BASE_MODEL, reward=reward, **more)
     if not config.parts:
 
         def ask(step: int | None, split: str, count: int, rng: np.random.Generator) -> Asked:

@@ -48,7 +48,7 @@ class GrpoRows(NamedTuple):
     ref_logprobs: jax.Array
     """[B, T] float32."""
     advantages: jax.Array
-    """[B] float32."""
+    """[B] float32, or [B, T] where they differ within a completion."""
     sampler_logprobs: jax.Array | None = None
     """[B, T] float32, what the sampler says of its own tokens; for corrections of its arithmetic."""
 
@@ -115,6 +115,7 @@ def cut_to_length(rows, length: int):
             rows=cut_to_length(rows.rows, length),
             old_logprobs=first(rows.old_logprobs),
             ref_logprobs=first(rows.ref_logprobs),
+            advantages=first(rows.advantages) if rows.advantages.ndim == 2 else rows.advantages,
             sampler_logprobs=first(rows.sampler_logprobs),
         )
     slots = rows.prompts.shape[1]

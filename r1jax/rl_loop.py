@@ -51,6 +51,29 @@ Reward = Callable[[int, Asked, list[list[Response]], np.random.Generator], Group
 """(iteration, P problems, P groups of G judged responses, rng) -> numbers to be maximised, and which are known."""
 
 
+class Scored(NamedTuple):
+    """A rollout of B = P x G completions with all that advantages may follow from; arrays are numpy's."""
+
+    asked: Asked
+    groups: list[list[Response]]
+    """Judged responses to each problem."""
+    rewards: GroupRewards
+    rows: Rows
+    old_logprobs: np.ndarray | None
+    """[B, T] of the policy that sampled; None with --grpo.no-watch-mismatch."""
+    ref_logprobs: np.ndarray
+    """[B, T] of the reference policy."""
+
+
+Advantages = Callable[[Scored, np.random.Generator], tuple[np.ndarray, dict]]
+"""(rollout, rng) -> advantages [P, G], or [P, G, T] where they differ within a completion, and metrics to be logged."""
+
+
+def group_relative(scored: Scored, rng: np.random.Generator) -> tuple[np.ndarray, dict]:
+    """The advantages of GRPO; see `group_advantages`."""
+    return np.asarray(group_advantages(scored.rewards.rewards, scored.rewards.known)), {}
+
+
 class Experience(NamedTuple):
     """What an iteration learnt from."""
 
@@ -72,6 +95,7 @@ def make_grpo_iteration(
     submit: Submit,
     reward: Reward,
     loss: Loss = grpo_batch_loss,
+    advantages_of: Advantages = group_relative,
 ):
     """Compile one iteration of GRPO.
 
@@ -81,6 +105,7 @@ def make_grpo_iteration(
         `RewardPool.submit`, or `partial(judge_inline, judges)`. "accuracy" and "format" must be among the judges.
       reward: what is maximised.
       loss: what is minimised; compose another one from `r1jax.objectives`.
+      advantages_of: how rewards become the advantages that the loss weighs completions or tokens by.
 
     Returns:
       iteration(state, reference, step, asked, more=None) -> (state, metrics, Experience). `state` is donated;
@@ -167,24 +192,25 @@ def make_grpo_iteration(
         clock.tick("scoring")
 
         groups = wait()
-        rewards, known, parts = reward(step, asked, groups, rng)
-        advantages = np.asarray(group_advantages(rewards, known)) * informative[:, None]
+        rewards, known, parts = rewarded = reward(step, asked, groups, rng)
+        advantages, more_metrics = advantages_of(Scored(asked, groups, rewarded, host_rows, old, ref), rng)
+        advantages = advantages * np.expand_dims(informative, tuple(range(1, advantages.ndim)))
         clock.tick("reward")
 
         # A completion whose reward is not known gets an empty mask, so that it does not count.
         learnt = host_rows._replace(mask=host_rows.mask & known.reshape(-1, 1))
         learnt = learnt._replace(replay=experts if config.replay_routing else None)
-        trained = GrpoRows(learnt, old, ref, advantages.reshape(-1), sampler)
+        trained = GrpoRows(learnt, old, ref, advantages.reshape(-1, *advantages.shape[2:]), sampler)
         scalars = loss_scalars(config, learnt.prompt_lengths, learnt.mask)
         state, updated, learned = update(state, trained, scalars, rng)
         check_finite(updated, f"iteration {step}")
         clock.tick("update")
 
-        metrics |= updated | describe_responses(asked.records, groups) | {"reward_parts": parts}
+        metrics |= updated | describe_responses(asked.records, groups) | {"reward_parts": parts} | more_metrics
         metrics |= {
             "reward": float(rewards[known].mean()) if known.any() else 0.0,
             "masked_share": float(np.mean(~known)),
-            "zero_variance_groups": float(np.mean(~advantages.any(axis=1))),
+            "zero_variance_groups": float(np.mean(~advantages.reshape(len(groups), -1).any(axis=1))),
             "padding": {"scoring": _padding(*scored), "update": _padding(*learned)},
             "outcomes": judge_outcomes(groups),
             "seconds": clock.seconds,

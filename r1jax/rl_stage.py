@@ -11,6 +11,7 @@ import numpy as np
 
 from r1jax import checkpoint, launch
 from r1jax.config import UserError, claim_workdir, to_dict
+from r1jax.critic import Critic
 from r1jax.doctor import diagnose
 from r1jax.evaluation import comparison_table, evaluation_batches, sample_record, summarize
 from r1jax.generation.sampler import make_sampler
@@ -26,7 +27,7 @@ from r1jax.report import write_report
 from r1jax.rewards.answer import final_answer
 from r1jax.rewards.verdict import Submit
 from r1jax.rl import grpo_batch_loss
-from r1jax.rl_loop import Asked, Loss, Reward, make_grpo_iteration
+from r1jax.rl_loop import Advantages, Asked, Loss, Reward, group_relative, make_grpo_iteration
 from r1jax.sharding import MeshConfig, make_mesh
 
 SHOWN_PROBLEMS = 12  # held-out problems whose responses before and after are kept in samples.jsonl
@@ -69,6 +70,8 @@ def run_rl_stage(
     submit: Submit,
     reward: Reward,
     loss: Loss = grpo_batch_loss,
+    advantages_of: Advantages = group_relative,
+    make_critic: Callable[[Policy, jax.sharding.Mesh], Critic] | None = None,
 ) -> None:
     """Evaluate a policy, train it by GRPO on `reward`, evaluate it again, report. Resumes, and stops on request.
 
@@ -78,7 +81,8 @@ def run_rl_stage(
       init: workdir of the policy to start from.
       ask: draws problems.
       submit: begins to judge; see `make_grpo_iteration`.
-      reward, loss: see `make_grpo_iteration`.
+      reward, loss, advantages_of: see `make_grpo_iteration`.
+      make_critic: makes what tells advantages in their place, from the policy; saved and resumed with it.
 
     Raises:
       UserError: a setting, the parent or the workdir does not fit.
@@ -102,6 +106,9 @@ def run_rl_stage(
         optimizer = make_optimizer(grpo.optimizer, grpo.iterations * grpo.mini_batches)
         state, shardings, start = start_training(policy, optimizer, mesh, manager)
         reference = start_reference(state, manager)
+        critic = make_critic(policy, mesh) if make_critic else None
+        if critic and start is not None:
+            critic.resume(manager)
         log_to = lambda name: workdir / name if is_first() else None
         samples = JsonLines(log_to("samples.jsonl"), resume_step=-1 if start is None else start)
         log = JsonLines(log_to("metrics.jsonl"), resume_step=start or 0)
@@ -109,7 +116,7 @@ def run_rl_stage(
         evaluate = partial(evaluate_policy, config, policy.tokenizer, samples, progress, stop, submit)
 
         def save(step: int, *, wait: bool) -> None:
-            arrays = state._asdict() | {"reference": reference}
+            arrays = state._asdict() | {"reference": reference} | (critic.arrays() if critic else {})
             checkpoint.save(manager, step, arrays=arrays, facts=facts, wait=wait)
 
         if start is None:
@@ -120,6 +127,7 @@ def run_rl_stage(
             save(0, wait=True)
 
         options, alarmed = {"seed": config.seed, "submit": submit, "reward": reward, "loss": loss}, False
+        options["advantages_of"] = critic or advantages_of
         iteration = make_grpo_iteration(policy, optimizer, shardings, mesh, grpo, **options)
         task = progress.add_task("train", total=grpo.iterations, completed=start, figures="")
         for step in range(start + 1, grpo.iterations + 1):

@@ -7,6 +7,7 @@ import time
 import pytest
 
 from experiments import r1
+from r1jax.chain import chosen, fingerprints, stage_states
 from r1jax.config import UserError
 from r1jax.report import chain, chain_table, seeds_table, write_chain_report
 
@@ -16,15 +17,12 @@ def config(tmp_path, **options):
 
 
 def states(config):
-    stages, prints = r1.plan(config), r1.fingerprints(r1.plan(config), config)
-    root = r1.Path(config.workdir)
-    done = json.loads((root / "chain.json").read_text()) if (root / "chain.json").exists() else {}
-    return {stage.name: r1.stage_state(stage.name, prints, done) for stage in stages}
+    return stage_states(r1.Path(config.workdir), r1.plan(config), r1.EXPERIMENTS)
 
 
 def finish(config, *names):
     """Write down that these stages have run with these options."""
-    root, prints = r1.Path(config.workdir), r1.fingerprints(r1.plan(config), config)
+    root, prints = r1.Path(config.workdir), fingerprints(r1.plan(config), r1.EXPERIMENTS)
     root.mkdir(exist_ok=True)
     done = {name: {"fingerprint": prints[name], "finished": True, "seconds": 1.0} for name in names}
     (root / "chain.json").write_text(json.dumps(done))
@@ -69,17 +67,17 @@ def test_a_change_reaches_what_depends_on_it_and_nothing_else(tmp_path):
     changed = [
         s._replace(options=(*s.options, "--language-weight", "0")) if s.name == "reasoning_rl" else s for s in stages
     ]
-    before, after = (r1.fingerprints(plan, base) for plan in (stages, changed))
+    before, after = (fingerprints(plan, r1.EXPERIMENTS) for plan in (stages, changed))
     differ = {name for name in before if before[name] != after[name]}
     assert {"reasoning_rl", "rejection_sampling", "sft", "general_rl", "distill", "evaluate_general_rl"} <= differ
     assert not differ & {"r1_zero", "cold_start", "student_rl", "evaluate_base", "evaluate_r1_zero"}
 
 
 def test_only_takes_what_a_stage_depends_on_along(tmp_path):
-    names = [stage.name for stage in r1.chosen(r1.plan(config(tmp_path)), ("sft",))]
+    names = [stage.name for stage in chosen(r1.plan(config(tmp_path)), ("sft",))]
     assert names == ["r1_zero", "cold_start", "reasoning_rl", "rejection_sampling", "sft"]
     with pytest.raises(UserError, match="nonsense"):
-        r1.chosen(r1.plan(config(tmp_path)), ("nonsense",))
+        chosen(r1.plan(config(tmp_path)), ("nonsense",))
 
 
 def test_a_dry_run_prints_the_plan_and_touches_nothing(tmp_path, capsys):

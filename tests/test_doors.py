@@ -21,6 +21,7 @@ DOORS = {
     "tasks": {"rewards"},
     "launch": {"config"},
     "sharding": {"config"},
+    "chain": {"config", "launch", "metrics"},
     "objectives": {"ops"},
     "data": {"tasks", "rewards", "config"},
     "models": {"ops", "sharding", "launch"},
@@ -57,6 +58,8 @@ DOORS = {
     "rl_layout": {"config", "grpo_config", "models", "rl", "rl_packing", "train"},
 }
 DOORS["provenance"] = {"config"}
+DOORS["critic"] = {"checkpoint", "config", "generation", "grpo_config", "hosts", "models", "objectives", "ops"}
+DOORS["critic"] |= {"optimizer", "policy", "rl", "sharding", "train"}
 DOORS["rl_loop"] = DOORS.keys() - {"report", "launch"}
 DOORS["collect"] = DOORS["rl_stage"] = DOORS["sft_stage"] = DOORS.keys() - {"interop"}
 

@@ -189,7 +189,7 @@ def _outcome_figure(rows: list[dict]) -> str:
         came = [name for name in OUTCOME_COLORS if any(row["outcomes"].get(name) for row in rates)]
         _areas(axes, rates, "outcomes", came, [OUTCOME_COLORS[name] for name in came])
         axes.set_ylim(0, 1)
-        _as_percent(axes)
+        as_percent(axes)
 
     caption = "Only correct, wrong and no_answer teach the policy; any other band means that the judge failed."
     return _figure(rows, "What the judge of accuracy decided", caption, {"outcomes": draw})
@@ -219,13 +219,13 @@ def _figure(rows: list[dict], title: str, caption: str, draws: dict[str, Callabl
     lost = "".join(
         f"<p class=note>Nothing to draw: the metrics have no {name}.</p>" for name in draws if name not in known
     )
-    drawings = "".join(_svg(f"{title} {name}", draws[name]) for name in known)
+    drawings = "".join(drawing(f"{title} {name}", draws[name]) for name in known)
     drawings = f"<div class=three>{drawings}</div>" if len(draws) > 1 else drawings
     wide = " class=wide" if len(draws) > 1 else ""
     return f"<figure{wide}><h3>{title}</h3>{drawings}{lost}<figcaption>{caption if known else ''}</figcaption></figure>"
 
 
-def _svg(label: str, draw: Callable) -> str:
+def drawing(label: str, draw: Callable) -> str:
     """A drawing as an SVG element without ids or addresses that another on the page could collide with or load."""
     import matplotlib
     from matplotlib.figure import Figure
@@ -258,7 +258,7 @@ def _curves(axes, rows, names, *, colors=COLORS, scale="linear", label=None, alp
     axes.set_xlabel("iteration")
     if scale == "share":
         axes.set_ylim(-0.02, 1.02)
-        _as_percent(axes)
+        as_percent(axes)
         if len(names) == 1 and label is None:
             axes.set_ylabel(metric_name(names[0]), color=colors[0])
     elif scale == "log":
@@ -289,7 +289,7 @@ def _twin(axes):
     return twin
 
 
-def _as_percent(axes) -> None:
+def as_percent(axes) -> None:
     from matplotlib.ticker import PercentFormatter
 
     axes.yaxis.set_major_formatter(PercentFormatter(1))

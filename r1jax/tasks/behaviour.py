@@ -1,6 +1,7 @@
 """What a countdown response does besides answering: computing, checking, trying again, reflecting."""
 
 import re
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from r1jax.tasks.expression import evaluate
@@ -32,6 +33,26 @@ def read_checks(response: str, target: int) -> list[Check]:
         checks.append(Check(match[0], exact and (mark in ("yes", "对")) == (int(value) == target), expression in seen))
         seen.add(expression)
     return checks
+
+
+def check_ends(
+    decode: Callable[[list[int]], str], ids: Sequence[int], response: str, checks: Sequence[Check]
+) -> list[int]:
+    """Index of the token in which each check of a response ends.
+
+    Args:
+      decode: token ids to text.
+      ids: the tokens of the response.
+      response: their text.
+      checks: of `read_checks`, in order.
+    """
+    ends, place, token = [], 0, 0
+    for check in checks:
+        place = response.index(check.text, place) + len(check.text)
+        while len(decode([int(i) for i in ids[: token + 1]])) < place:
+            token += 1
+        ends.append(token)
+    return ends
 
 
 def count_reflection_words(response: str) -> int:

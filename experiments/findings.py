@@ -1,0 +1,232 @@
+"""Every finding of the paper as a row, judged by runs in the miniature: claim, paper, here, holds?
+
+Runs that have finished are kept, those that several rows need are made once, and docs/findings.md is written from
+whatever has all its seeds. `--dry-run` prints the commands and how long they take; `--only 1 9 10` chooses rows.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+from r1jax import launch
+from r1jax.chain import Stage, chosen, run_stages, seeded_stages, show_plan, shown_command, stage_states
+from r1jax.config import UserError
+from r1jax.report import verdicts
+from r1jax.report.findings import Finding, Runs, draw_seeds, findings_page
+from r1jax.tasks import BASE_MODEL
+
+EXPERIMENTS = Path(__file__).resolve().parent
+SEEDS = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """The findings."""
+
+    workdir: str = "runs/findings"
+    """Every run has a folder NAME/SEED in here."""
+    only: tuple[int, ...] = ()
+    """Numbers of the findings to run; by default all."""
+    page: str = "docs/findings.md"
+    """Where the table is written; plots go into a folder beside it."""
+    seed: int = 0
+    """The first of three seeds."""
+    dry_run: bool = False
+    """Print the commands and the minutes they are expected to take, and run nothing."""
+    no_runs: bool = False
+    """Judge what is there and write the page, and run nothing."""
+
+
+FEW = "--evaluation-problems 128 --training-problems 16"
+JUDGED = "r1_zero cold_start reasoning_rl sft general_rl distill student_rl".split()
+CHAIN = "r1 --problems 130 --only " + " ".join(f"evaluate_{name}" for name in JUDGED)
+PRETRAIN = f"pretrain --tokenizer {BASE_MODEL}"
+SEARCH = f"{PRETRAIN} --updates 500 --population.blurt 0.55 --population.single"
+SMALL = "ablations/base_size --updates 500 --embed-dim"
+RL = f"r1_zero --grpo.iterations 20 {FEW} --init"
+PPO = f"ablations/ppo --grpo.iterations 24 {FEW} --critic.trace"
+ARMS = {
+    "r1_zero": ("r1_zero", 5), "random": ("ablations/random_reward", 3.5),
+    "ppo_1": (f"{PPO} 1", 3), "ppo_95": (f"{PPO} 0.95", 3),
+    "bias": (f"{PRETRAIN} --updates 200", 0.8),
+    "aux": (f"{PRETRAIN} --updates 200 --router-bias-rate 0 --balance-weight 0.01", 0.8),
+    "unbalanced": (f"{PRETRAIN} --updates 200 --router-bias-rate 0", 0.8),
+    "search_0": (f"{SEARCH} 0.45", 1.7), "search_5": (f"{SEARCH} 0.40", 1.7), "search_15": (f"{SEARCH} 0.30", 1.7),
+    "rl_0": (f"{RL} {{search_0}}", 1.2), "rl_5": (f"{RL} {{search_5}}", 1.2), "rl_15": (f"{RL} {{search_15}}", 1.2),
+    "width_16": (f"{SMALL} 16", 0.6), "width_32": (f"{SMALL} 32", 0.6),
+    "rl_16": (f"{RL} {{width_16}}", 0.6), "rl_32": (f"{RL} {{width_32}}", 0.7),
+    "long": (f"r1_zero --init {{r1_zero}} --grpo.iterations 40 {FEW}", 3.5),
+    "chain": (CHAIN, 23),
+    "no_language": ("reasoning_rl --init {chain}/cold_start --language-weight 0", 2.5),
+    "preferences": (
+        "general_rl --init {chain}/sft --helpful {chain}/helpful_rm --safe {chain}/safety_rm --preferences-from 1 "
+        "--grpo.iterations 32 --evaluation-problems 64 --training-problems 16", 2,
+    ),
+}  # fmt: skip
+"""Runs by name: an experiment with options, {NAME} being another run of the same seed, and an estimate of minutes on two
+free cores."""
+
+
+FINDINGS = (
+    Finding(
+        1, "Accuracy and length rise together under outcome reward; accuracy does not under a random one",
+        "AIME 2024 15.6% to 77.9%, length 500 to 14,000 tokens (figure 1)", ("r1_zero", "random"),
+        "under outcome reward the intervals of the gains of accuracy and of length are above 0, and under a random reward "
+        "that of accuracy is not.", verdicts.outcome_against_random,
+        "The paper has no random reward: it is the control, for length alone can drift under any.",
+    ),
+    Finding(
+        2, "Reflection rises several-fold", "ten reflection words, 5 to 7 times as many (extended data)", ("r1_zero",),
+        "the share of responses that check again after a check is at least 3 times what it was, by its interval.",
+        verdicts.reflection,
+        "What is counted is the behaviour. The corpus has one word of reflection, which costs a token and adds nothing; "
+        "the ratio of words is given beside it and decides nothing.",
+    ),
+    Finding(
+        3, "R1-Zero mixes languages and breaks the format more than R1", "poor readability, language mixing (section 2.3)",
+        ("chain",), "language consistency and format of R1 are above those of R1-Zero by their intervals.", verdicts.mixing,
+        "At the temperature of evaluation the base keeps the format in nearly all responses: little is left to mend.",
+    ),
+    Finding(
+        4, "The cold start mends format and readability, and may cost accuracy",
+        "IF-Eval 46.6 to 71.7, AIME 77.9 to 59.0 (table 3, R1-Zero and Dev1)", ("chain",),
+        "language consistency and format of Dev1 are above those of R1-Zero by their intervals; the cost is shown.",
+        verdicts.cold_start,
+        "At the temperature of evaluation the base keeps the format in nearly all responses: little is left to mend.",
+    ),
+    Finding(
+        5, "The language reward holds consistency at a small cost",
+        "consistency drifts down without it; mathematics equal, code slightly worse (supplement, figure 7)",
+        ("chain", "no_language"),
+        "consistency with it is above that without by its interval, and the mean cost in accuracy is below 5 points.",
+        verdicts.language_reward,
+    ),
+    Finding(
+        6, "The last stage gains on general problems and keeps reasoning",
+        "AlpacaEval 62.1 to 87.6, ArenaHard 75.6 to 92.3; AIME 78.1 to 79.8 (table 3, Dev3 and R1)", ("chain",),
+        "general accuracy of R1 is above that of Dev3 by its interval, and reasoning is not 5 points below Dev2 by its.",
+        verdicts.last_stage,
+    ),
+    Finding(
+        7, "Preference reward optimised for long drifts from accuracy",
+        "reward rises while Codeforces falls (supplement, figure 6)", ("chain", "preferences"),
+        "the helpfulness reward rises from the first to the last ten iterations, and by more than the share of requests "
+        "that the rule calls right, both by their intervals.", verdicts.preference_drift,
+        "Requests stand in for Codeforces: the rule that defines helpfulness here is measured and never rewarded.",
+    ),
+    Finding(
+        8, "Distillation beats RL on the same small student",
+        "Qwen2.5-32B, AIME: 72.6 distilled, 47.0 by RL (section 4.1)", ("chain",),
+        "reasoning of the distilled student is above that of the one trained by RL, by the interval of the difference.",
+        verdicts.distillation,
+    ),
+    Finding(
+        9, "A majority vote beats single samples, more so on hard problems", "AIME 77.9 to 86.7 by cons@16 (figure 1)",
+        ("r1_zero",),
+        "with four numbers the vote of 16 is above one sample, and by more than with three, by their intervals.",
+        verdicts.majority,
+        "Answers vote as they are written: 3 * 4 and 4 * 3 are two answers, and a target may have several.",
+    ),
+    Finding(
+        10, "Harder problems get longer thinking", "below 7,000 tokens for easy, above 18,000 for the hardest (supplement)",
+        ("r1_zero",),
+        "four numbers take more tokens than three after training, and the difference is above that before, by intervals.",
+        verdicts.harder_is_longer,
+        "Problems with four numbers have more to try; the difference before training is what that makes without RL.",
+    ),
+    Finding(
+        11, "GRPO reaches PPO's accuracy without a critic's memory; PPO with a trace of 0.95 lags",
+        "MATH: lambda 1.0 near GRPO, 0.95 far below (supplement, figure 4)", ("r1_zero", "ppo_1", "ppo_95"),
+        "GRPO is not 5 points below PPO with trace 1, and this is above PPO with 0.95, by the intervals of the differences.",
+        verdicts.ppo,
+        "A response has some fifty tokens here and thousands in the paper: a reward at its end fades to 0.95^50 = 8%, and "
+        "not to nothing.",
+    ),
+    Finding(
+        12, "Balancing without a loss keeps the load even and does not hurt the loss",
+        "better loss and lower MaxVio than an auxiliary loss (arXiv 2408.15664, table 2)", ("bias", "aux", "unbalanced"),
+        "MaxVio with the bias is below that without balancing by its interval, and the loss is nowhere 0.01 nats above "
+        "that of another arm, by its.", verdicts.balancing,
+        "Means over the last tenth of 200 updates, with eight experts.",
+    ),
+    Finding(
+        13, "The base must be able to carry it", "7B and 16B bases did not improve, 32B and more did (supplement, G.1)",
+        ("rl_16", "rl_32", "rl_15"),
+        "the widest base gains, and by more than the narrowest, which does not gain 5 points, by their intervals.",
+        verdicts.base_capacity,
+        "Width of the residual stream; all pre-trained for 500 updates on the same corpus, then 20 iterations of RL.",
+    ),
+    Finding(
+        14, "RL amplifies rare habits of the base, and does not invent those it lacks",
+        "no figure; the base's capabilities bound RL (supplement, G)", ("rl_0", "rl_5", "rl_15"),
+        "gain of accuracy and share of responses that try again are higher with 15% of authors who search than with none, "
+        "and with none the gain is below 10 points, by their intervals.", verdicts.what_the_base_brings,
+        "Worksheets show several marked sums after each other, in every base: what is missing at 0% is doing so in a "
+        "response.",
+    ),
+    Finding(
+        15, "Pure RL grows unstable over long training", "readability and repetition (section 2.3; supplement, G.1)",
+        ("r1_zero", "long"), "format or accuracy of the rollouts falls from iterations 31 to 60 to 91 to 100, by its "
+        "interval.", verdicts.long_training,
+    ),
+)  # fmt: skip
+
+INTRO = """# Findings
+
+What the paper reports, and what the miniature shows: `python experiments/findings.py` makes this page. Every number is a
+mean over three seeds, ± half of its 95% interval (Student's t); what is shared between rows is run once, and what has
+finished is kept. Criteria stand in `experiments/findings.py` and were written before these runs, though not before those
+of the tables in the README, which bear on rows 1 to 4, 6, 8 and 10. Shares are in percent, their differences in points.
+"""
+
+
+def main(config: Config) -> None:
+    root, seeds = Path(config.workdir), range(config.seed, config.seed + SEEDS)
+    if unknown := set(config.only) - {finding.number for finding in FINDINGS}:
+        raise UserError(f"--only {min(unknown)}: the findings are 1 to {len(FINDINGS)}")
+    stages = seeded_stages(root, {name: line for name, (line, _) in ARMS.items()}, seeds)
+    rows = [finding for finding in FINDINGS if not config.only or finding.number in config.only]
+    wanted = chosen(stages, [f"{arm}/{seed}" for finding in rows for arm in finding.arms for seed in seeds])
+    if config.dry_run:
+        show_plan(root, wanted, stage_states(root, stages, EXPERIMENTS))
+        return launch.console.print(f"about {minutes(wanted):.0f} minutes on two free cores in all")
+    try:
+        if not config.no_runs:
+            run_stages(root, stages, wanted, EXPERIMENTS)
+    finally:  # of whatever has finished
+        write_page(Path(config.page), root, stages, stage_states(root, stages, EXPERIMENTS), seeds)
+
+
+def minutes(stages: list[Stage]) -> float:
+    """What stages are expected to take on two cores."""
+    return sum(ARMS[stage.name.partition("/")[0]][1] for stage in stages)
+
+
+def runs_of(finding: Finding, root: Path, states: Mapping[str, str], seeds: range) -> Runs | None:
+    """The workdirs that a finding is judged by; None where one of them has not finished."""
+    if any(states[f"{arm}/{seed}"] != "done" for arm in finding.arms for seed in seeds):
+        return None
+    return {arm: [root / arm / str(seed) for seed in seeds] for arm in finding.arms}
+
+
+def write_page(page: Path, root: Path, stages: list[Stage], states: Mapping[str, str], seeds: range) -> None:
+    """Judge every finding whose runs have all finished, and write the page and the plots of those that do not hold."""
+    runs = {finding.number: runs_of(finding, root, states, seeds) for finding in FINDINGS}
+    judged = {f.number: f.judge(runs[f.number]) for f in FINDINGS if runs[f.number]}
+    commands = {}
+    for finding in FINDINGS:
+        needed = chosen(stages, [f"{arm}/{seeds[0]}" for arm in finding.arms])
+        lines = [f"# {shown_command(root, stage).replace(str(BASE_MODEL), 'r1jax/tasks/base')}" for stage in needed]
+        commands[finding.number] = [f"python experiments/findings.py --only {finding.number}  # of each seed:", *lines]
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text(findings_page(FINDINGS, judged, commands, INTRO), encoding="utf-8")
+    for number, verdict in judged.items():
+        if not verdict.holds:
+            draw_seeds(page.parent / page.stem / f"{number}.svg", verdict)
+    launch.console.print(
+        f"{sum(v.holds for v in judged.values())} of {len(judged)} judged hold: {page}", soft_wrap=True
+    )
+
+
+if __name__ == "__main__":
+    launch.run(main, Config)

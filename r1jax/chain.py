@@ -1,0 +1,199 @@
+"""Experiments as processes, each with a workdir, that read the workdirs of others.
+
+What is done is kept, what was stopped goes on, and what changed is run again, with all that depends on it. `chain.json`
+in the root keeps what a run was made by and whether it has finished; the code of r1jax itself is not in that.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from r1jax import launch
+from r1jax.config import UserError
+from r1jax.metrics import read_json, write_json
+
+RECORD = "chain.json"
+RESULTS = {"evaluate": "evaluation.json", "r1": "table.md", "rejection_sampling": "card.json"}
+"""What the workdir of a finished experiment has, where that is not summary.json."""
+
+
+class Stage(NamedTuple):
+    """One process: an experiment with options, and the stages whose workdirs it reads."""
+
+    name: str
+    """Its workdir, below the root."""
+    experiment: str
+    """A file below the folder of experiments, without .py."""
+    options: tuple[str, ...]
+    needs: tuple[str, ...] = ()
+
+    @property
+    def result(self) -> str:
+        """What its workdir has once it is finished."""
+        return RESULTS.get(self.experiment, "summary.json")
+
+
+def seeded_stages(root: str | Path, arms: Mapping[str, str], seeds: Sequence[int]) -> list[Stage]:
+    """A stage NAME/SEED for every arm and seed.
+
+    Args:
+      root: of the workdirs.
+      arms: by name, an experiment with options as on a command line; {NAME} in it is the workdir of an earlier arm
+        with the same seed.
+      seeds: given to the experiments as --seed.
+
+    Raises:
+      UserError: an arm names another that does not come before it.
+    """
+    stages = []
+    for place, (name, line) in enumerate(arms.items()):
+        earlier, needs = list(arms)[:place], re.findall(r"\{(\w+)\}", line)
+        if unknown := [need for need in needs if need not in earlier]:
+            raise UserError(f"{name}={line}: no arm before it is called {unknown[0]}; there are {', '.join(earlier)}")
+        for seed in seeds:
+            experiment, *options = shlex.split(
+                re.sub(r"\{(\w+)\}", lambda need, seed=seed: str(Path(root) / need[1] / str(seed)), line)
+            )
+            options, others = (*options, "--seed", str(seed)), tuple(f"{need}/{seed}" for need in dict.fromkeys(needs))
+            stages.append(Stage(f"{name}/{seed}", experiment.removesuffix(".py"), options, others))
+    return stages
+
+
+def chosen(stages: Sequence[Stage], only: Sequence[str]) -> list[Stage]:
+    """The named stages and all that they depend on; all stages where none is named.
+
+    Raises:
+      UserError: a name is of no stage.
+    """
+    names = {stage.name for stage in stages}
+    if unknown := set(only) - names:
+        raise UserError(f"--only {' '.join(sorted(unknown))}: the stages are {', '.join(s.name for s in stages)}")
+    wanted = set(only) or names
+    for stage in reversed(stages):
+        if stage.name in wanted:
+            wanted |= set(stage.needs)
+    return [stage for stage in stages if stage.name in wanted]
+
+
+def fingerprints(stages: Sequence[Stage], experiments: Path) -> dict[str, str]:
+    """What a stage depends on, hashed: its experiment's file and the one that it varies, options, stages it needs."""
+    found: dict[str, str] = {}
+    for stage in stages:
+        facts = [stage.experiment, _sources(stage, experiments), stage.options, [found[name] for name in stage.needs]]
+        found[stage.name] = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+    return found
+
+
+def _sources(stage: Stage, experiments: Path) -> list[str]:
+    path = experiments / f"{stage.experiment}.py"
+    if not path.is_file():
+        raise UserError(f"{stage.name}: there is no experiment {path}")
+    source = path.read_text()
+    varied = re.findall(r"^from experiments import (\w+)", source, re.MULTILINE)
+    return [source, *((experiments / f"{name}.py").read_text() for name in varied)]
+
+
+def stage_state(name: str, prints: dict[str, str], done: dict) -> str:
+    """done, stopped (goes on), changed (starts over) or new."""
+    known = done.get(name)
+    if known is None:
+        return "new"
+    if known["fingerprint"] != prints[name]:
+        return "changed"
+    return "done" if known["finished"] else "stopped"
+
+
+def read_record(root: Path) -> dict:
+    """What `chain.json` says of the stages below a root: fingerprint, finished, seconds."""
+    return read_json(root / RECORD) if (root / RECORD).is_file() else {}
+
+
+def stage_states(root: Path, stages: Sequence[Stage], experiments: Path) -> dict[str, str]:
+    """The state of every stage; see `stage_state`."""
+    prints, done = fingerprints(stages, experiments), read_record(root)
+    return {stage.name: stage_state(stage.name, prints, done) for stage in stages}
+
+
+def run_stages(root: Path, stages: Sequence[Stage], wanted: Sequence[Stage], experiments: Path) -> dict:
+    """Run what is wanted and not done, one stage at a time, in order; returns the record of all stages.
+
+    Args:
+      root: of the workdirs, made where it is missing.
+      stages: all there are; fingerprints follow from them.
+      wanted: some of them, with all that they need.
+      experiments: the folder of experiments.
+
+    Raises:
+      UserError: a stage failed.
+      Interrupted: a stop was requested.
+    """
+    prints, done = fingerprints(stages, experiments), read_record(root)
+    root.mkdir(parents=True, exist_ok=True)
+    with launch.StopRequest() as stop:
+        for place, stage in enumerate(wanted, start=1):
+            state = stage_state(stage.name, prints, done)
+            if state == "done":
+                continue
+            launch.console.rule(f"{place} of {len(wanted)}: {stage.name}", align="left")
+            if state == "changed":
+                shutil.rmtree(root / stage.name, ignore_errors=True)
+            before = done[stage.name].get("seconds", 0.0) if state == "stopped" else 0.0
+            done[stage.name] = {"fingerprint": prints[stage.name], "finished": False, "seconds": before}
+            write_json(root / RECORD, done)
+            began = time.monotonic()
+            finished = run_stage(root, stage, stop, experiments)
+            done[stage.name] |= {"finished": finished, "seconds": before + time.monotonic() - began}
+            write_json(root / RECORD, done)
+            if not finished or stop:
+                raise launch.Interrupted
+    return done
+
+
+def command(root: Path, stage: Stage, experiments: Path) -> list[str]:
+    """The command line of a stage."""
+    file = str(experiments / f"{stage.experiment}.py")
+    return [sys.executable, file, "--workdir", str(root / stage.name), *stage.options]
+
+
+def shown_command(root: Path, stage: Stage) -> str:
+    """The command line of a stage as one would type it."""
+    return shlex.join(
+        ["python", f"experiments/{stage.experiment}.py", "--workdir", str(root / stage.name), *stage.options]
+    )
+
+
+def run_stage(root: Path, stage: Stage, stop: launch.StopRequest, experiments: Path) -> bool:
+    """Run a stage; what it prints goes to the terminal. True where it finished, False where it was stopped.
+
+    Raises:
+      UserError: it failed.
+    """
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(root / "compiled"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1"}
+    environment = cache | os.environ | {launch.PARENT: str(os.getpid())}
+    process, told = subprocess.Popen(command(root, stage, experiments), env=environment), False
+    while process.poll() is None:
+        if stop.signal == signal.SIGTERM and not told:  # SIGINT reaches the stage from the terminal
+            process.terminate()
+            told = True
+        time.sleep(0.2)
+    if process.returncode:
+        raise UserError(f"stage {stage.name} failed with exit code {process.returncode}; what it printed says why")
+    return (root / stage.name / stage.result).exists()
+
+
+def show_plan(root: Path, stages: Sequence[Stage], states: dict[str, str]) -> None:
+    """Print the stages, what is done of them, what they need, and their commands."""
+    for place, stage in enumerate(stages, start=1):
+        needs = f", after {', '.join(stage.needs)}" if stage.needs else ""
+        line = f"{place:2d} [bold]{stage.name}[/]: {states[stage.name]}{needs}\n   {shown_command(root, stage)}"
+        launch.console.print(line, soft_wrap=True)
