@@ -43,8 +43,8 @@ class Config:
 
 
 QUICK_RL = (
-    "--grpo.iterations 10 --grpo.sampling.prompts 16 --grpo.micro-batches 2 --grpo.optimizer.learning-rate 1e-3 "
-    "--evaluation-problems 64 --training-problems 8"
+    "--grpo.iterations 10 --grpo.sampling.prompts 16 --grpo.micro-batches 2 --evaluation-problems 64 "
+    "--training-problems 8"
 )
 QUICK = {
     "pretrain": "--updates 60", "cold_start": "--data.problems 128", "rejection_sampling": "--data.problems 128",
