@@ -184,7 +184,8 @@ def mesh():
     return make_mesh(MeshConfig())
 
 
-@pytest.mark.parametrize("packing", ["none", pytest.param("rows", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("packing", ["none", "rows"])
 def test_advantages_of_tokens_that_are_all_alike_are_those_of_completions(mesh, packing):
     def by_token(scored, rng):
         advantages = np.asarray(group_advantages(scored.rewards.rewards, scored.rewards.known))
@@ -238,6 +239,7 @@ def rollout(kl: float = 0.0) -> Scored:
     return Scored(Asked([], []), [], rewarded, rows, old, old - kl)
 
 
+@pytest.mark.slow
 def test_values_of_padded_rows_are_those_of_each_row_alone(critic_of):
     policy, make = critic_of
     params = make().state.params | {"score": jnp.arange(16.0)}

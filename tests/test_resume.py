@@ -99,9 +99,10 @@ def test_stopped_on_request(experiment, finished_run, tmp_path, number):
     done = lines(workdir / "metrics.jsonl")
     assert 1 <= done < 4 and (workdir / "checkpoints" / str(done)).exists()
     output, errors = experiment("r1_zero", *options).communicate(timeout=300)
-    assert final_arrays(workdir).keys() == final_arrays(finished_run).keys()
-    for name, value in final_arrays(finished_run).items():
-        np.testing.assert_array_equal(final_arrays(workdir)[name], value, err_msg=name)
+    ours, theirs = final_arrays(workdir), final_arrays(finished_run)
+    assert ours.keys() == theirs.keys()
+    for name, value in theirs.items():
+        np.testing.assert_array_equal(ours[name], value, err_msg=name)
 
 
 @pytest.mark.slow
