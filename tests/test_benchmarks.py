@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import QUICK_COMPILE, ROOT
 
-from experiments.benchmarks import grpo_step, grpo_update, sampling, train_step
+from experiments.benchmarks import grpo_step, grpo_update, packing, sampling, train_step
 from experiments.benchmarks.sides import compare
 from experiments.benchmarks.sides.compare import Peer, take_turns
 from experiments.benchmarks.sides.protocol import in_turns
@@ -18,6 +18,7 @@ from experiments.benchmarks.sides.torch_side import load_tokenizer
 from experiments.benchmarks.sides.weights import EOS, PAD, qwen2, write_weights
 from r1jax.config import UserError
 from r1jax.interop.saving import checkpoint_specs
+from r1jax.models.presets import miniature
 
 SIDE = """
 import sys
@@ -160,6 +161,16 @@ def test_a_train_step_is_that_of_transformers(monkeypatch, capsys, tmp_path):
     first, second = (record["sides"][name] for name in ("r1jax", "transformers"))
     assert first["facts"] == second["facts"]
     np.testing.assert_allclose(first["loss"], second["loss"], rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_layouts_are_measured_on_the_same_rows(monkeypatch, capsys, tmp_path):
+    tiny = packing.Workload(miniature(32), 4, 2, 4, 8, 4.0, 2, 1, 4, 4)
+    monkeypatch.setattr(packing, "WORKLOADS", {"tiny": tiny})
+    packing.main(packing.Config(rounds=1, json=str(tmp_path / "figures.json")))
+    rows = json.loads((tmp_path / "figures.json").read_text())["tiny"]
+    assert rows["padded"]["ratio"] == 1 and rows["rows"]["padding"] <= rows["padded"]["padding"]
+    assert rows["shared prompts"]["places"] > 0 and "shared" in capsys.readouterr().out
 
 
 def test_a_benchmark_starts_as_a_file(environment, tmp_path):

@@ -20,7 +20,7 @@ from r1jax.models.config import ModelConfig
 from r1jax.models.presets import miniature
 from r1jax.models.transformer import init_params
 from r1jax.optimizer import OptimizerConfig, make_optimizer
-from r1jax.rl import GrpoRows, Rows
+from r1jax.rl import GrpoRows, Rows, grpo_batch_loss
 from r1jax.rl_layout import Layout, packed_layout, padded_layout
 from r1jax.sharding import MeshConfig, make_mesh
 from r1jax.train import init_train_state, make_train_step
@@ -113,9 +113,9 @@ def make_run(work: Workload, layout: Layout, sharing: int, mesh):
 def measure(work: Workload, config: Config, mesh) -> dict[str, dict]:
     """Medians of a workload by layout."""
     packed = lambda sharing: packed_layout(
-        work.model, sharing=sharing, rows_at_a_time=max(work.packed_at_a_time // sharing, 1)
+        work.model, grpo_batch_loss, sharing=sharing, rows_at_a_time=max(work.packed_at_a_time // sharing, 1)
     )
-    padded = padded_layout(work.model, width=work.width, rows_at_a_time=work.rows_at_a_time)
+    padded = padded_layout(work.model, grpo_batch_loss, width=work.width, rows_at_a_time=work.rows_at_a_time)
     layouts = {
         "padded": (padded, 1),
         "rows": (packed(1), 1),
