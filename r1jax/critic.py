@@ -14,7 +14,6 @@ import numpy as np
 
 from r1jax.checkpoint import restore
 from r1jax.config import UserError
-from r1jax.generation.prefill import prompt_positions
 from r1jax.grpo_config import GrpoConfig
 from r1jax.hosts import fetch, place
 from r1jax.models.config import ModelConfig
@@ -23,7 +22,7 @@ from r1jax.objectives import dapo_sums, generalized_advantages, k3, log_ratio, t
 from r1jax.ops.masked import masked_sum
 from r1jax.optimizer import OptimizerConfig, make_optimizer
 from r1jax.policy import Policy
-from r1jax.rl import GrpoRows, Rows, routed_logprobs
+from r1jax.rl import GrpoRows, Rows, routed_logprobs, row_inputs
 from r1jax.sharding import batch_sharding
 from r1jax.train import LossOutput, TrainState, check_finite, gradient_sums, init_train_state, make_train_step
 
@@ -100,12 +99,8 @@ class Critic:
 
 def row_values(model: ModelConfig, params, router_bias, rows: Rows):
     """The value before every token of the completions, [B, T] float32, and the load of the experts."""
-    slots, length = rows.prompts.shape[1], rows.tokens.shape[1]
-    tokens = jnp.concatenate([rows.prompts, rows.tokens], axis=1)[:, :-1]
-    after = jnp.where(rows.mask[:, 1:], rows.prompt_lengths[:, None] + jnp.arange(length - 1), -1)
-    positions = jnp.concatenate([prompt_positions(rows.prompt_lengths, slots), after], axis=1)
-    values, load = token_values(model, params, router_bias, tokens, positions)
-    return values[:, slots - 1 :], load
+    values, load = token_values(model, params, router_bias, *row_inputs(rows))
+    return values[:, rows.prompts.shape[1] - 1 :], load
 
 
 def _values_in_parts(model: ModelConfig, parts: int, params, router_bias, rows: Rows):

@@ -69,20 +69,29 @@ def experts_of(rollout: Rollout) -> np.ndarray | None:
     return np.concatenate([np.repeat(rollout.prompt_experts, group, 0), of_completions], axis=1)
 
 
+def row_inputs(rows: Rows):
+    """What the model reads of rows: tokens and their positions, [B, S + T - 1] int32 each.
+
+    A completion's last token is not among them, for nothing is predicted from it.
+    """
+    slots, length = rows.prompts.shape[1], rows.tokens.shape[1]
+    inside = jnp.where(rows.mask.any(-1, keepdims=True), prompt_positions(rows.prompt_lengths, slots), -1)
+    after = jnp.where(rows.mask[:, 1:], rows.prompt_lengths[:, None] + jnp.arange(length - 1), -1)
+    return jnp.concatenate([rows.prompts, rows.tokens[:, :-1]], axis=1), jnp.concatenate([inside, after], axis=1)
+
+
 def routed_logprobs(model: ModelConfig, params, router_bias, rows: Rows, *, temperature=1.0):
     """Log-probabilities and entropies of the completions' tokens, [B, T] each, and the Routing of all their tokens.
 
-    Experts are those of `rows.replay` where it has them (routing replay, arXiv 2510.11370, section 4). A completion's
-    last token is not run through the model, for nothing is predicted from it.
+    Experts are those of `rows.replay` where it has them (routing replay, arXiv 2510.11370, section 4).
     """
-    slots, length = rows.prompts.shape[1], rows.tokens.shape[1]
-    # Kernels work on whole blocks, which lengths are chosen to fill: for them the last token stays, as padding.
+    slots = rows.prompts.shape[1]
+    tokens, positions = row_inputs(rows)
+    inputs = tokens.shape[1]
+    # Kernels work on whole blocks, which lengths are chosen to fill: for them a place of padding stands for the last token.
     spare = int(model.attention == "splash")
-    inputs = slots + length - 1
-    tokens = jnp.concatenate([rows.prompts, rows.tokens], axis=1)[:, : inputs + spare]
-    inside = jnp.where(rows.mask.any(-1, keepdims=True), prompt_positions(rows.prompt_lengths, slots), -1)
-    after = jnp.where(rows.mask[:, 1:], rows.prompt_lengths[:, None] + jnp.arange(length - 1), -1)
-    positions = jnp.pad(jnp.concatenate([inside, after], axis=1), ((0, 0), (0, spare)), constant_values=-1)
+    tokens = jnp.pad(tokens, ((0, 0), (0, spare)))
+    positions = jnp.pad(positions, ((0, 0), (0, spare)), constant_values=-1)
     replay = None if rows.replay is None else by_layer(rows.replay[:, : inputs + spare])
     hidden, _, routing = forward_with_routing(model, params, router_bias, tokens, positions, replay=replay)
     values = target_logprobs(model, params, hidden[:, slots - 1 : inputs], rows.tokens, temperature=temperature)
@@ -206,7 +215,7 @@ def grpo_batch_loss(
 
 
 def old_logprobs_of(batch: GrpoRows, logprobs) -> jax.Array:
-    """The old policy's log-probabilities [B, T]: those of the rows, or where they have none the policy's own `logprobs`."""
+    """Old log-probabilities [B, T]: those of the rows, or where they have none the policy's own `logprobs`."""
     return jax.lax.stop_gradient(logprobs) if batch.old_logprobs is None else batch.old_logprobs
 
 

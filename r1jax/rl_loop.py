@@ -145,10 +145,11 @@ def make_grpo_iteration(
 
     def compute_logprobs(weights, reference, rows: Rows, experts):
         """Old and reference log-probabilities, the share of routing decisions that differ, and of padding."""
+        experts = experts if config.watch_mismatch else None  # read by the old policy's pass alone
         rows, places = layout.arrange(rows._replace(recorded=experts))
         rows = put(rows)
         if not config.watch_mismatch:
-            experts, scored = None, None
+            scored = None
         elif config.replay_routing:
             scored = layout.score(*weights, rows._replace(replay=rows.recorded), sampling.temperature)
         else:

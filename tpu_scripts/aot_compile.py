@@ -8,7 +8,6 @@ docs/tpu.md.
 """
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Literal
 
@@ -25,7 +24,7 @@ from r1jax.aot.table import markdown, notes, table_rows
 from r1jax.config import UserError
 from r1jax.generation.sampler import SamplingConfig
 from r1jax.grpo_config import GrpoConfig
-from r1jax.metrics import write_json
+from r1jax.metrics import read_json, write_json
 from r1jax.models.config import ModelConfig
 from r1jax.models.describe import PRESETS
 from r1jax.models.presets import for_tpu
@@ -122,7 +121,7 @@ def main(config: Config) -> None:
     jax.config.update("jax_platforms", "cpu")  # the compiler is asked for by name; no TPU is
     if config.show:
         for path in config.show:
-            print(markdown(json.loads(Path(path).read_text())))
+            print(markdown(read_json(path)))
         return
     if config.search:
         return search(config)

@@ -185,12 +185,8 @@ class GroupedQueryAttention(nn.Module):
         elif cache is None and config.attention == "splash":
             mixed = _splash(query, key, value, visibility, scale=scale)
         else:
-            parts = (
-                [(*entries, visibility.mask)]
-                if cache is None
-                else [(*cache, visibility.cache_mask), (*entries, visibility.mask)]
-            )
-            mixed = grouped_attention(query, parts, scale=scale)
+            held = [] if cache is None else [(*cache, visibility.cache_mask)]
+            mixed = grouped_attention(query, [*held, (*entries, visibility.mask)], scale=scale)
 
         out_shape = (config.num_heads, config.head_dim, config.embed_dim)
         out = weight(self, "out", out_shape, ("heads", "head_dim", "embed"), config)

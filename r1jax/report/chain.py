@@ -1,16 +1,16 @@
 """The report of the whole chain: the stage table, curves of the stages of RL, distillation, one problem by stage."""
 
 import html
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from scipy.special import stdtrit
 
-from r1jax.metrics import read_json_lines
+from r1jax.metrics import read_json, read_json_lines
 from r1jax.report.figures import Panel, curve_figure
 from r1jax.report.page import CSS, PAGE
+from r1jax.report.run import read_evaluation
 from r1jax.report.samples import response_article
 
 STAGES = {
@@ -123,8 +123,8 @@ def _plain(cell: str) -> str:
 
 
 def _evaluation(root: Path, name: str) -> dict:
-    path = root / f"evaluate_{name}" / "evaluation.json"
-    return json.loads(path.read_text())["result"] if path.is_file() else {}
+    workdir = root / f"evaluate_{name}"
+    return read_evaluation(workdir) if (workdir / "evaluation.json").is_file() else {}
 
 
 def _stage_table(evaluations: dict[str, dict], columns: dict[str, str]) -> str:
@@ -206,7 +206,7 @@ def _samples(root: Path) -> str:
 def _times(root: Path) -> str:
     if not (root / "chain.json").is_file():
         return ""
-    done = json.loads((root / "chain.json").read_text())
+    done = read_json(root / "chain.json")
     rows = "".join(f"<tr><td>{html.escape(n)}</td><td>{d['seconds']:.0f}</td></tr>" for n, d in done.items())
     total = sum(d["seconds"] for d in done.values())
     table = f"<table><tr><th>stage</th><th>seconds</th></tr>{rows}<tr><th>total</th><th>{total:.0f}</th></tr></table>"

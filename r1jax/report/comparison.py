@@ -2,18 +2,17 @@
 
 import html
 import itertools
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from r1jax.metrics import read_json_lines
+from r1jax.metrics import read_json, read_json_lines
 from r1jax.report.chain import mean_interval
 from r1jax.report.figures import COLORS, as_percent, drawing
 from r1jax.report.page import CSS, PAGE
-from r1jax.report.run import column, in_order, metric_name
+from r1jax.report.run import column, in_order, metric_name, read_evaluation
 
 Arms = Mapping[str, Sequence[Path]]
 """The workdirs of each arm, a seed each, in the same order of seeds; the first arm is the baseline."""
@@ -28,11 +27,10 @@ LESS = ("accuracy", "mean_response_tokens", "loss", "max_violation")
 
 def read_figures(workdir: Path) -> dict[str, float]:
     """The numbers a finished run ends with: of its held-out evaluation after training, or of an evaluation."""
-    evaluation, summary = workdir / "evaluation.json", workdir / "summary.json"
-    if evaluation.is_file():
-        found = json.loads(evaluation.read_text())["result"]
-    elif summary.is_file():
-        found = json.loads(summary.read_text())
+    if (workdir / "evaluation.json").is_file():
+        found = read_evaluation(workdir)
+    elif (workdir / "summary.json").is_file():
+        found = read_json(workdir / "summary.json")
         found = found.get("after", found)
     else:
         raise ValueError(f"{workdir} has neither evaluation.json nor summary.json: its run has not finished")

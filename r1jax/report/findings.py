@@ -1,7 +1,6 @@
 """The paper's findings as rows: what is claimed, what the runs show, whether it holds by a criterion set beforehand."""
 
 import dataclasses
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from r1jax.metrics import read_json_lines
+from r1jax.metrics import read_json, read_json_lines
 from r1jax.report.chain import mean_interval
 from r1jax.report.figures import BLUE, GREY, STYLE
 from r1jax.report.run import column
@@ -48,12 +47,7 @@ class Finding:
 
 def read_summary(workdir: Path, part: str = "after") -> dict:
     """The part of summary.json: before, after, training."""
-    return json.loads((workdir / "summary.json").read_text())[part]
-
-
-def read_evaluation(workdir: Path) -> dict:
-    """The result of an evaluation."""
-    return json.loads((workdir / "evaluation.json").read_text())["result"]
+    return read_json(workdir / "summary.json")[part]
 
 
 def gains(workdirs: Sequence[Path], name: str) -> list[float]:

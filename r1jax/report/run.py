@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from r1jax.metrics import read_json_lines
+from r1jax.metrics import read_json, read_json_lines
 
 NAMES = {  # by the name of a metric without the number at its end; also the order of the table
     "accuracy": "accuracy", "pass_at": "pass@{}", "majority_at": "majority of {}",
@@ -49,7 +49,7 @@ def read_run(workdir: Path) -> Run:
 
     def read(name):
         try:
-            return json.loads((workdir / name).read_text())
+            return read_json(workdir / name)
         except FileNotFoundError:
             missing.append(f"{name} is missing")
         except json.JSONDecodeError:
@@ -64,6 +64,11 @@ def read_run(workdir: Path) -> Run:
         raise ValueError(f"nothing to report in {workdir}: it has no metrics, samples, summary or config of a run")
     parts = (summary.get(name) or {} for name in ("after", "training", "seconds"))
     return Run(*lines.values(), before, *parts, config, missing)
+
+
+def read_evaluation(workdir: Path) -> dict:
+    """The result that `experiments/evaluate.py` has written."""
+    return read_json(workdir / "evaluation.json")["result"]
 
 
 def metric_stem(name: str) -> tuple[str, int]:

@@ -17,15 +17,16 @@ from r1jax.report.findings import (
     number,
     over_iterations,
     points,
-    read_evaluation,
     read_summary,
 )  # fmt: skip
+from r1jax.report.run import read_evaluation
 
 REASONING, GENERAL = ("countdown", "chains", "functions"), ("requests", "safety")
 BALANCED = {"bias": "bias", "aux": "auxiliary loss", "unbalanced": "neither"}
 
 
 def outcome_against_random(runs: Runs) -> Verdict:
+    """Finding 1: under outcome reward accuracy and length rise, under a random one accuracy does not."""
     accuracy, length = gains(runs["r1_zero"], "accuracy"), gains(runs["r1_zero"], "mean_response_tokens")
     chance, drift = gains(runs["random"], "accuracy"), gains(runs["random"], "mean_response_tokens")
     values = {"accuracy, gain": accuracy, "tokens, gain": length}
@@ -38,6 +39,7 @@ def outcome_against_random(runs: Runs) -> Verdict:
 
 
 def reflection(runs: Runs) -> Verdict:
+    """Finding 2: responses check and try again several times as often."""
     ratio = lambda name: [
         a / max(b, 1e-9) for a, b in zip(ends(runs["r1_zero"], name), ends(runs["r1_zero"], name, "before"))
     ]
@@ -52,10 +54,12 @@ def stage(runs: Runs, name: str) -> list[dict]:
 
 
 def of(results: Sequence[dict], name: str) -> list[float]:
+    """One number of every result."""
     return [result[name] for result in results]
 
 
 def mean_of(results: Sequence[dict], families: Sequence[str]) -> list[float]:
+    """The mean accuracy over families of every result."""
     return [float(np.mean([result["breakdown"][f]["accuracy"] for f in families])) for result in results]
 
 
@@ -70,10 +74,12 @@ def readability(runs: Runs, name: str, title: str) -> tuple[dict, str, bool]:
 
 
 def mixing(runs: Runs) -> Verdict:
+    """Finding 3: R1 keeps one language and the format better than R1-Zero."""
     return Verdict(*readability(runs, "general_rl", "R1"))
 
 
 def cold_start(runs: Runs) -> Verdict:
+    """Finding 4: the cold start mends both; what it costs in reasoning stands beside it."""
     values, statement, holds = readability(runs, "cold_start", "Dev1")
     cost = less(mean_of(stage(runs, "cold_start"), REASONING), mean_of(stage(runs, "r1_zero"), REASONING))
     return Verdict(
@@ -82,6 +88,7 @@ def cold_start(runs: Runs) -> Verdict:
 
 
 def language_reward(runs: Runs) -> Verdict:
+    """Finding 5: the reward for one language holds it, at a small cost of accuracy."""
     with_it = [workdir / "reasoning_rl" for workdir in runs["chain"]]
     language = less(ends(with_it, "language_score"), ends(runs["no_language"], "language_score"))
     accuracy = less(ends(with_it, "accuracy"), ends(runs["no_language"], "accuracy"))
@@ -91,6 +98,7 @@ def language_reward(runs: Runs) -> Verdict:
 
 
 def last_stage(runs: Runs) -> Verdict:
+    """Finding 6: the last stage gains on general problems and keeps reasoning."""
     general = less(mean_of(stage(runs, "general_rl"), GENERAL), mean_of(stage(runs, "sft"), GENERAL))
     reasoning = less(mean_of(stage(runs, "general_rl"), REASONING), mean_of(stage(runs, "reasoning_rl"), REASONING))
     statement = f"general {points(general, '+')} points over Dev3, reasoning {points(reasoning, '+')} over Dev2"
@@ -99,6 +107,7 @@ def last_stage(runs: Runs) -> Verdict:
 
 
 def preference_drift(runs: Runs) -> Verdict:
+    """Finding 7: the reward model's score rises more than what it stands for."""
     def change(workdir: Path, name: str) -> float:
         last = last_iteration(workdir)
         return over_iterations(workdir, name, last - 9, last) - over_iterations(workdir, name, 1, 10)
@@ -113,17 +122,20 @@ def preference_drift(runs: Runs) -> Verdict:
 
 
 def distillation(runs: Runs) -> Verdict:
+    """Finding 8: the distilled student reasons better than the one trained by RL."""
     distilled, trained = (mean_of(stage(runs, name), REASONING) for name in ("distill", "student_rl"))
     statement = f"reasoning: distilled {points(distilled)}, RL {points(trained)}"
     return Verdict({"distilled": distilled, "RL": trained}, statement, low(less(distilled, trained)) > 0)
 
 
 def level(workdir: Path, name: str) -> dict:
+    """The evaluation of one level of a run on a single family."""
     (family,) = read_summary(workdir)["breakdown"].values()
     return family["levels"][name]
 
 
 def majority(runs: Runs) -> Verdict:
+    """Finding 9: a vote of sixteen gains over one sample, on hard problems more."""
     won = lambda name: [level(w, name)["majority_at_16"] - level(w, name)["accuracy"] for w in runs["r1_zero"]]
     easy, hard = won("1"), won("2")
     statement = (
@@ -133,6 +145,7 @@ def majority(runs: Runs) -> Verdict:
 
 
 def harder_is_longer(runs: Runs) -> Verdict:
+    """Finding 10: harder problems take more tokens, more so after training."""
     longer = lambda part: less(*(ends(runs["r1_zero"], f"mean_response_tokens_level_{n}", part) for n in (2, 1)))
     after, before = longer("after"), longer("before")
     statement = f"four numbers take {number(after, 1, '+')} tokens over three, {number(before, 1, '+')} before training"
@@ -141,6 +154,7 @@ def harder_is_longer(runs: Runs) -> Verdict:
 
 
 def ppo(runs: Runs) -> Verdict:
+    """Finding 11: GRPO reaches PPO with a trace of 1, which is ahead of PPO with one of 0.95."""
     at_24 = lambda name: [over_iterations(workdir, "accuracy", 20, 24) for workdir in runs[name]]
     grpo, ppo_1, ppo_95 = at_24("r1_zero"), at_24("ppo_1"), at_24("ppo_95")
     megabytes = [over_iterations(workdir, "critic_bytes", 20, 24) / 1e6 for workdir in runs["ppo_1"]]
@@ -153,6 +167,7 @@ def ppo(runs: Runs) -> Verdict:
 
 
 def balancing(runs: Runs) -> Verdict:
+    """Finding 12: the bias keeps the load even and does not cost loss."""
     violation = {name: ends(runs[name], "max_violation") for name in ("bias", "aux", "unbalanced")}
     loss = {name: ends(runs[name], "loss") for name in violation}
     cost = {name: less(loss["bias"], loss[name]) for name in ("aux", "unbalanced")}
@@ -165,6 +180,7 @@ def balancing(runs: Runs) -> Verdict:
 
 
 def base_capacity(runs: Runs) -> Verdict:
+    """Finding 13: RL helps a wide base and not a narrow one."""
     found = {
         title: gains(runs[name], "accuracy")
         for name, title in (("rl_16", "width 16"), ("rl_32", "width 32"), ("rl_15", "width 128"))
@@ -177,6 +193,7 @@ def base_capacity(runs: Runs) -> Verdict:
 
 
 def what_the_base_brings(runs: Runs) -> Verdict:
+    """Finding 14: RL amplifies searching where the corpus has some, and not where it has none."""
     shares = {"rl_0": "0%", "rl_5": "5%", "rl_15": "15%"}
     accuracy = {share: gains(runs[name], "accuracy") for name, share in shares.items()}
     tries = {share: ends(runs[name], "retry_share") for name, share in shares.items()}
@@ -192,6 +209,7 @@ def what_the_base_brings(runs: Runs) -> Verdict:
 
 
 def long_training(runs: Runs) -> Verdict:
+    """Finding 15: in long training format or accuracy fall."""
     def change(name: str) -> list[float]:
         return [
             over_iterations(later, name, last_iteration(later) - 9, last_iteration(later))
