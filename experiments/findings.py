@@ -31,6 +31,8 @@ class Config:
     """Where the table is written; plots go into a folder beside it."""
     seed: int = 0
     """The first of three seeds."""
+    jobs: int = 2
+    """Runs at a time, each with its share of the processors: those of the miniature hardly use a second one."""
     dry_run: bool = False
     """Print the commands and the minutes they are expected to take, and run nothing."""
     no_runs: bool = False
@@ -46,6 +48,12 @@ SMALL = "ablations/base_size --updates 500 --embed-dim"
 RL = f"r1_zero --grpo.iterations 20 {FEW} --init"
 PPO = f"ablations/ppo --grpo.iterations 24 {FEW} --critic.trace"
 ARMS = {
+    "chain": (CHAIN, 23),
+    "no_language": ("reasoning_rl --init {chain}/cold_start --language-weight 0", 2.5),
+    "preferences": (
+        "general_rl --init {chain}/sft --helpful {chain}/helpful_rm --safe {chain}/safety_rm --preferences-from 1 "
+        "--grpo.iterations 32 --evaluation-problems 64 --training-problems 16", 2,
+    ),
     "r1_zero": ("r1_zero", 5), "random": ("ablations/random_reward", 3.5),
     "ppo_1": (f"{PPO} 1", 3), "ppo_95": (f"{PPO} 0.95", 3),
     "bias": (f"{PRETRAIN} --updates 200", 0.8),
@@ -56,12 +64,6 @@ ARMS = {
     "width_16": (f"{SMALL} 16", 0.6), "width_32": (f"{SMALL} 32", 0.6),
     "rl_16": (f"{RL} {{width_16}}", 0.6), "rl_32": (f"{RL} {{width_32}}", 0.7),
     "long": (f"r1_zero --init {{r1_zero}} --grpo.iterations 40 {FEW}", 3.5),
-    "chain": (CHAIN, 23),
-    "no_language": ("reasoning_rl --init {chain}/cold_start --language-weight 0", 2.5),
-    "preferences": (
-        "general_rl --init {chain}/sft --helpful {chain}/helpful_rm --safe {chain}/safety_rm --preferences-from 1 "
-        "--grpo.iterations 32 --evaluation-problems 64 --training-problems 16", 2,
-    ),
 }  # fmt: skip
 """Runs by name: an experiment with options, {NAME} being another run of the same seed, and an estimate of minutes on two
 free cores."""
@@ -192,7 +194,7 @@ def main(config: Config) -> None:
         return launch.console.print(f"about {minutes(wanted):.0f} minutes on two free cores in all")
     try:
         if not config.no_runs:
-            run_stages(root, stages, wanted, EXPERIMENTS)
+            run_stages(root, stages, wanted, EXPERIMENTS, config.jobs)
     finally:  # of whatever has finished
         write_page(Path(config.page), root, stages, stage_states(root, stages, EXPERIMENTS), seeds)
 

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ from r1jax.config import UserError
 from r1jax.metrics import read_json, write_json
 
 RECORD = "chain.json"
+OUTPUT = "output.txt"
 RESULTS = {"evaluate": "evaluation.json", "r1": "table.md", "rejection_sampling": "card.json"}
 """What the workdir of a finished experiment has, where that is not summary.json."""
 
@@ -124,39 +126,68 @@ def stage_states(root: Path, stages: Sequence[Stage], experiments: Path) -> dict
     return {stage.name: stage_state(stage.name, prints, done) for stage in stages}
 
 
-def run_stages(root: Path, stages: Sequence[Stage], wanted: Sequence[Stage], experiments: Path) -> dict:
-    """Run what is wanted and not done, one stage at a time, in order; returns the record of all stages.
+def run_stages(root: Path, stages: Sequence[Stage], wanted: Sequence[Stage], experiments: Path, jobs: int = 1) -> dict:
+    """Run what is wanted and not done, in order, each stage once those it needs are done; returns the record of all.
 
     Args:
       root: of the workdirs, made where it is missing.
       stages: all there are; fingerprints follow from them.
       wanted: some of them, with all that they need.
       experiments: the folder of experiments.
+      jobs: how many stages run at a time. One prints to the terminal; of several, each has a share of the processors
+        and prints to `output.txt` in its workdir.
 
     Raises:
-      UserError: a stage failed.
+      UserError: a stage failed; others that were running were stopped, and go on in the next run.
       Interrupted: a stop was requested.
     """
     prints, done = fingerprints(stages, experiments), read_record(root)
+    waiting = [stage for stage in wanted if stage_state(stage.name, prints, done) != "done"]
     root.mkdir(parents=True, exist_ok=True)
+    shares, running, failed, told = _shares(jobs), [], None, False
     with launch.StopRequest() as stop:
-        for place, stage in enumerate(wanted, start=1):
-            state = stage_state(stage.name, prints, done)
-            if state == "done":
-                continue
-            launch.console.rule(f"{place} of {len(wanted)}: {stage.name}", align="left")
-            if state == "changed":
-                shutil.rmtree(root / stage.name, ignore_errors=True)
-            before = done[stage.name].get("seconds", 0.0) if state == "stopped" else 0.0
-            done[stage.name] = {"fingerprint": prints[stage.name], "finished": False, "seconds": before}
-            write_json(root / RECORD, done)
-            began = time.monotonic()
-            finished = run_stage(root, stage, stop, experiments)
-            done[stage.name] |= {"finished": finished, "seconds": before + time.monotonic() - began}
-            write_json(root / RECORD, done)
-            if not finished or stop:
-                raise launch.Interrupted
+        while running or (waiting and not stop):
+            for stage in [] if stop else _ready(waiting, running, jobs):
+                waiting.remove(stage)
+                launch.console.rule(f"{wanted.index(stage) + 1} of {len(wanted)}: {stage.name}", align="left")
+                _open_record(root, stage, prints, done)
+                running.append(_start(root, stage, experiments, shares.pop()))
+            for run in [run for run in running if run.process.poll() is not None]:
+                running.remove(run)
+                shares.append(run.share)
+                _close_record(root, run, done)
+                failed = failed or (run if run.process.returncode else None)
+                waiting = waiting if done[run.stage.name]["finished"] else []
+            if (failed or stop.signal == signal.SIGTERM) and not told:  # SIGINT reaches the stages from the terminal
+                for run in running:
+                    run.process.terminate()
+                waiting, told = [], True
+            time.sleep(0.2)
+    if failed:
+        where = f"; {root / failed.stage.name / OUTPUT}" if failed.share is not None else "; what it printed"
+        raise UserError(f"stage {failed.stage.name} failed with exit code {failed.process.returncode}{where} says why")
+    if not all(done.get(stage.name, {}).get("finished") for stage in wanted):
+        raise launch.Interrupted
     return done
+
+
+class _Running(NamedTuple):
+    stage: Stage
+    process: subprocess.Popen
+    share: frozenset[int] | None
+    began: float
+
+
+def _shares(jobs: int) -> list[frozenset[int] | None]:
+    """The processors of each of several stages that run at a time, none where they cannot be set; None: it runs alone."""
+    mine = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    return [None] if jobs == 1 else [frozenset(mine[job::jobs] or mine) for job in range(jobs)]
+
+
+def _ready(waiting: Sequence[Stage], running: Sequence[_Running], jobs: int) -> list[Stage]:
+    """What may start now: it needs nothing that waits or runs, and a place is free."""
+    busy = {stage.name for stage in waiting} | {run.stage.name for run in running}
+    return [stage for stage in waiting if not busy & set(stage.needs)][: jobs - len(running)]
 
 
 def command(root: Path, stage: Stage, experiments: Path) -> list[str]:
@@ -172,23 +203,39 @@ def shown_command(root: Path, stage: Stage) -> str:
     )
 
 
-def run_stage(root: Path, stage: Stage, stop: launch.StopRequest, experiments: Path) -> bool:
-    """Run a stage; what it prints goes to the terminal. True where it finished, False where it was stopped.
+def _open_record(root: Path, stage: Stage, prints: dict[str, str], done: dict) -> None:
+    """Write down that a stage runs; what it left before it changed is deleted."""
+    state = stage_state(stage.name, prints, done)
+    if state == "changed":
+        shutil.rmtree(root / stage.name, ignore_errors=True)
+    before = done[stage.name].get("seconds", 0.0) if state == "stopped" else 0.0
+    done[stage.name] = {"fingerprint": prints[stage.name], "finished": False, "seconds": before}
+    write_json(root / RECORD, done)
 
-    Raises:
-      UserError: it failed.
-    """
+
+def _close_record(root: Path, run: _Running, done: dict) -> None:
+    """Write down how a process ended."""
+    result = root / run.stage.name / run.stage.result
+    done[run.stage.name]["finished"] = run.process.returncode == 0 and result.exists()
+    done[run.stage.name]["seconds"] += time.monotonic() - run.began
+    write_json(root / RECORD, done)
+
+
+def _start(root: Path, stage: Stage, experiments: Path, share: frozenset[int] | None) -> _Running:
     cache = {"JAX_COMPILATION_CACHE_DIR": str(root / "compiled"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1"}
-    environment = cache | os.environ | {launch.PARENT: str(os.getpid())}
-    process, told = subprocess.Popen(command(root, stage, experiments), env=environment), False
-    while process.poll() is None:
-        if stop.signal == signal.SIGTERM and not told:  # SIGINT reaches the stage from the terminal
-            process.terminate()
-            told = True
-        time.sleep(0.2)
-    if process.returncode:
-        raise UserError(f"stage {stage.name} failed with exit code {process.returncode}; what it printed says why")
-    return (root / stage.name / stage.result).exists()
+    start = partial(
+        subprocess.Popen,
+        command(root, stage, experiments),
+        env=cache | os.environ | {launch.PARENT: str(os.getpid())},
+    )
+    if share is None:
+        return _Running(stage, start(), share, time.monotonic())
+    (root / stage.name).mkdir(parents=True, exist_ok=True)
+    with open(root / stage.name / OUTPUT, "a") as output:
+        process = start(stdout=output, stderr=subprocess.STDOUT)
+    if share:
+        os.sched_setaffinity(process.pid, share)
+    return _Running(stage, process, share, time.monotonic())
 
 
 def show_plan(root: Path, stages: Sequence[Stage], states: dict[str, str]) -> None:
