@@ -14,7 +14,6 @@ MESH_AXES = ("data", "fsdp", "expert", "tensor", "sequence")
 RULES = {
     "batch": ("data", "fsdp", "expert"),
     "length": "sequence",
-    "length_of_targets": ("sequence", "tensor"),  # where each device has the whole vocabulary
     "embed_activation": None,
     "embed": ("fsdp", "sequence"),  # devices that share a sequence need not have the same parameters
     "vocab": "tensor",

@@ -1,5 +1,6 @@
 """What the tests of whole experiments share."""
 
+import fcntl
 import os
 import socket
 import subprocess
@@ -22,23 +23,28 @@ QUICK_COMPILE = "--xla_backend_optimization_level=0"
 os.environ.setdefault("XLA_FLAGS", QUICK_COMPILE)  # read when the first test asks for a device
 
 
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory, worker_id) -> Path:
+    """A folder of this run of the tests, whichever of its workers asks."""
+    base = tmp_path_factory.getbasetemp()
+    return base if worker_id == "master" else base.parent
+
+
 @pytest.fixture(scope="session", autouse=True)
-def compiled(tmp_path_factory, worker_id) -> Path:
+def compiled(shared) -> Path:
     """Where programs that took long to compile are kept, for all tests of a run and the processes they start."""
     import jax
 
-    base = tmp_path_factory.getbasetemp()
-    cache = (base if worker_id == "master" else base.parent) / "compiled"
+    cache = shared / "compiled"
     jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     return cache
 
 
 @pytest.fixture(scope="session")
-def environment(tmp_path_factory) -> dict:
+def environment(shared) -> dict:
     """Environment of a child process; compiled programs are shared between the children."""
-    cache = tmp_path_factory.mktemp("children")
-    options = {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    options = {"JAX_COMPILATION_CACHE_DIR": str(shared / "children"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     return os.environ | options | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": QUICK_COMPILE, "COLUMNS": "200"}
 
 
@@ -55,12 +61,15 @@ def experiment(environment):
 
 
 @pytest.fixture(scope="session")
-def finished_run(experiment, tmp_path_factory) -> Path:
-    """The workdir of an uninterrupted small run of R1-Zero, seed 0."""
-    workdir = tmp_path_factory.mktemp("finished") / "run"
-    process = experiment("r1_zero", "--workdir", workdir, *SMALL)
-    output, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, output + errors
+def finished_run(experiment, shared) -> Path:
+    """The workdir of an uninterrupted small run of R1-Zero, seed 0; made by the worker that needs it first."""
+    workdir = shared / "finished_run"
+    with open(shared / "finished_run.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not workdir.exists():
+            process = experiment("r1_zero", "--workdir", workdir, *SMALL)
+            output, errors = process.communicate(timeout=300)
+            assert process.returncode == 0, output + errors
     return workdir
 
 

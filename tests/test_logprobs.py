@@ -192,7 +192,8 @@ ON_EIGHT_DEVICES = """
 import re, jax, jax.numpy as jnp, numpy as np
 from jax.sharding import NamedSharding
 from r1jax.ops.logprobs import token_logprobs
-from r1jax.sharding import MeshConfig, make_mesh, partition_spec
+from r1jax.ops.placed_logprobs import TokenAxes, placed_token_logprobs
+from r1jax.sharding import MeshConfig, cut_axes, make_mesh, partition_spec
 
 B, T, D, V = 4, 16, 8, 4096
 rng = np.random.default_rng(0)
@@ -219,6 +220,24 @@ for mesh_config, options in (
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=3e-6 * np.abs(b).max())
     moved = re.findall(r"= \\w+\\[([\\d,]*)\\]\\S* (?:all-gather|all-to-all|collective-permute)(?:-start)?\\(", text)
     print(max((int(np.prod([int(n) for n in dims.split(",")])) for dims in moved), default=0))
+
+grad = lambda f: jax.jit(jax.value_and_grad(f, (0, 1, 3)))
+total = lambda results: sum((c * x).sum() for c, x in zip((np.arange(T), 0.3), results))
+alone = grad(lambda h, w, y, t: total(token_logprobs(h, w, y, temperature=t)))(*arrays, targets, 0.7)
+for mesh_config, batch in (
+    (MeshConfig(fsdp=2, tensor=2, sequence=2), ("data", "fsdp", "expert")),
+    (MeshConfig(fsdp=2, tensor=2, sequence=2), ()),
+    (MeshConfig(fsdp=1, tensor=8), ("fsdp",)),
+    (MeshConfig(fsdp=2, expert=2, data=2), ("fsdp",)),
+):
+    mesh = make_mesh(mesh_config)
+    with jax.set_mesh(mesh):
+        axes = TokenAxes(batch, ("sequence",), cut_axes("embed", D), cut_axes("vocab", V))
+        found = grad(lambda h, w, y, t: total(placed_token_logprobs(h, w, y, axes=axes, temperature=t)))(
+            *arrays, targets, 0.7
+        )
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(alone)):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=3e-6 * np.abs(b).max())
 """
 
 

@@ -68,28 +68,18 @@ KILL_POINTS = {
 }
 
 
-@pytest.mark.parametrize("points", [pytest.param(KILL_POINTS, marks=pytest.mark.slow), ("after three iterations",)])
-def test_killed_at_many_points(experiment, finished_run, tmp_path, points):
-    workdir = tmp_path / "run"
-    for name in points:
-        reached = KILL_POINTS[name]
-        process = experiment("r1_zero", "--workdir", workdir, *SMALL)
-        wait_for(lambda: reached(workdir), process)
-        assert process.poll() is None, f"ended before it could be killed {name}: {process.communicate()}"
-        process.kill()
-        process.wait()
-    assert not (workdir / "summary.json").exists()
+def kill(experiment, workdir: Path, name: str) -> None:
+    """Start or go on with the run, and kill it at a point of `KILL_POINTS`."""
     process = experiment("r1_zero", "--workdir", workdir, *SMALL)
-    output, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, output + errors
-    assert_same_run(workdir, finished_run)
+    wait_for(lambda: KILL_POINTS[name](workdir), process)
+    assert process.poll() is None, f"ended before it could be killed {name}: {process.communicate()}"
+    process.kill()
+    process.wait()
 
 
-@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
-def test_stopped_on_request(experiment, finished_run, tmp_path, number):
-    workdir = tmp_path / "run"
-    options = ["--workdir", workdir, *SMALL, "--save-every", 100]
-    process = experiment("r1_zero", *options)
+def stop(experiment, workdir: Path, number: int, *options) -> None:
+    """Start a run, and ask it to stop after its first iteration."""
+    process = experiment("r1_zero", "--workdir", workdir, *SMALL, *options)
     wait_for(lambda: lines(workdir / "metrics.jsonl") >= 1, process)
     process.send_signal(number)
     output, errors = process.communicate(timeout=120)
@@ -98,8 +88,38 @@ def test_stopped_on_request(experiment, finished_run, tmp_path, number):
     assert (workdir / "report.html").exists()
     done = lines(workdir / "metrics.jsonl")
     assert 1 <= done < 4 and (workdir / "checkpoints" / str(done)).exists()
-    output, errors = experiment("r1_zero", *options).communicate(timeout=300)
-    ours, theirs = final_arrays(workdir), final_arrays(finished_run)
+
+
+def finish(experiment, workdir: Path, *options) -> None:
+    assert not (workdir / "summary.json").exists()
+    process = experiment("r1_zero", "--workdir", workdir, *SMALL, *options)
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, output + errors
+
+
+def test_stopped_on_request_and_then_killed(experiment, finished_run, tmp_path):
+    stop(experiment, tmp_path / "run", signal.SIGTERM)
+    kill(experiment, tmp_path / "run", "after three iterations")
+    finish(experiment, tmp_path / "run")
+    assert_same_run(tmp_path / "run", finished_run)
+
+
+@pytest.mark.slow
+def test_killed_at_many_points(experiment, finished_run, tmp_path):
+    for name in KILL_POINTS:
+        kill(experiment, tmp_path / "run", name)
+    finish(experiment, tmp_path / "run")
+    assert_same_run(tmp_path / "run", finished_run)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_on_request(experiment, finished_run, tmp_path, number):
+    """A stop saves, however seldom the run does otherwise."""
+    rarely = "--save-every", 100
+    stop(experiment, tmp_path / "run", number, *rarely)
+    finish(experiment, tmp_path / "run", *rarely)
+    ours, theirs = final_arrays(tmp_path / "run"), final_arrays(finished_run)
     assert ours.keys() == theirs.keys()
     for name, value in theirs.items():
         np.testing.assert_array_equal(ours[name], value, err_msg=name)

@@ -95,6 +95,7 @@ def compile_case(case: Case, text: Path | None = None) -> Measures:
         sizes.output_size_in_bytes - sizes.alias_size_in_bytes, sizes.generated_code_size_in_bytes,
     )  # fmt: skip
     if text is not None:
+        text.parent.mkdir(parents=True, exist_ok=True)
         text.write_text(compiled.as_text())
     cost = program_cost(parse_program(compiled.as_text()), case.mesh.size, branch=_branch, turns=case.turns)
     return Measures(seconds, memory, cost)

@@ -115,7 +115,7 @@ def target_logprobs(config: ModelConfig, params, hidden, targets, *, temperature
     if not on_several_devices():
         return token_logprobs(hidden, head, targets, temperature=temperature)
     batch, length = targets.shape
-    tokens = cut_axes("batch", batch) or (), cut_axes("length_of_targets", length) or ()
+    tokens = cut_axes("batch", batch) or (), cut_axes("length", length) or ()
     axes = TokenAxes(*tokens, cut_axes("embed", config.embed_dim), cut_axes("vocab", config.vocab_size))
     return placed_token_logprobs(hidden, head, targets, axes=axes, temperature=temperature)
 

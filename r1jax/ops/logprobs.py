@@ -10,7 +10,7 @@ from r1jax.ops.tiles import Tiling, columns, cut_columns, cut_tokens, join_token
 from r1jax.ops.wide import wide
 
 
-@partial(jax.jit, static_argnames=("chunk_size", "vocab_chunk", "vocab_shards", "tile_bytes"))
+@partial(jax.jit, static_argnames=("chunk_size", "vocab_chunk", "vocab_shards", "tile_bytes", "vocab_axis"))
 def token_logprobs(
     hidden,
     head,
@@ -21,6 +21,7 @@ def token_logprobs(
     vocab_chunk: int | None = None,
     vocab_shards: int | None = None,
     tile_bytes: int = 16 << 20,
+    vocab_axis: str | None = None,
 ):
     """Log-probability of each target token, and the entropy of each predicted distribution.
 
@@ -43,6 +44,8 @@ def token_logprobs(
       vocab_shards: parts of the vocabulary that lie on different devices; by default the largest number that divides
         both V and the devices of the mesh in force, which suits every layout.
       tile_bytes: of one tile of float32 logits on one device.
+      vocab_axis: under `jax.shard_map`, the mesh axis along which the vocabulary is cut: `head` is then this device's
+        part of it, of equal size on all, and the other arguments and the results are the same on all.
 
     Returns:
       (logprobs, entropy), both [B, T] float32, in nats.
@@ -51,20 +54,23 @@ def token_logprobs(
         targets.shape, head.shape[1], chunk_size=chunk_size, vocab_chunk=vocab_chunk, vocab_shards=vocab_shards,
         tile_bytes=tile_bytes,
     )  # fmt: skip
-    return _token_logprobs(tiling, hidden, head, targets, temperature)
+    if vocab_axis:
+        targets = targets - jax.lax.axis_index(vocab_axis) * head.shape[1]
+    return _token_logprobs(tiling, vocab_axis, hidden, head, targets, temperature)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _token_logprobs(tiling: Tiling, hidden, head, targets, temperature):
-    return _statistics(tiling, hidden, head, targets, temperature)[:2]
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _token_logprobs(tiling: Tiling, vocab_axis: str | None, hidden, head, targets, temperature):
+    return _statistics(tiling, vocab_axis, hidden, head, targets, temperature)[:2]
 
 
-def _statistics(tiling: Tiling, hidden, head, targets, temperature):
+def _statistics(tiling: Tiling, vocab_axis: str | None, hidden, head, targets, temperature):
     """Log-probabilities, entropies and normalisers (log sum exp), [B, T] each, by an online softmax.
 
     Each part of the vocabulary keeps its own sums, [.., M], and they are joined at the end: on a mesh nothing has to be
     summed over devices at every tile.
     """
+    whole = partial(jax.lax.psum, axis_name=vocab_axis) if vocab_axis else lambda part: part
     chunks = cut_tokens((hidden, targets), tiling)
     dtype = wide(hidden, head)
     zeros = jnp.zeros((*chunks[1].shape, tiling.shards), dtype)
@@ -94,22 +100,25 @@ def _statistics(tiling: Tiling, hidden, head, targets, temperature):
 
     peak, total, weighted, chosen = jax.lax.fori_loop(0, tiling.steps, visit_columns, begin)
     top = peak.max(-1, keepdims=True)
+    top = jax.lax.pmax(top, vocab_axis) if vocab_axis else top
     scale = jnp.exp(peak - top)
-    weighted = jnp.sum(scale * (weighted + total * (peak - top)), -1)
-    total = jnp.sum(scale * total, -1)
+    weighted = whole(jnp.sum(scale * (weighted + total * (peak - top)), -1))
+    total = whole(jnp.sum(scale * total, -1))
     log_total = top[..., 0] + jnp.log(total)
     # The entropy from differences to the peak: log_total - E[logit] would cancel where logits are large.
-    results = chosen.sum(-1) - log_total, jnp.log(total) - weighted / total, log_total
+    results = whole(chosen.sum(-1)) - log_total, jnp.log(total) - weighted / total, log_total
     return tuple(join_tokens(x, targets.shape) for x in results)
 
 
-def _forward(tiling, hidden, head, targets, temperature):
-    logprobs, entropy, log_total = _statistics(tiling, hidden, head, targets, temperature)
+def _forward(tiling, vocab_axis, hidden, head, targets, temperature):
+    logprobs, entropy, log_total = _statistics(tiling, vocab_axis, hidden, head, targets, temperature)
     return (logprobs, entropy), (hidden, head, targets, temperature, entropy, log_total)
 
 
-def _backward(tiling: Tiling, saved, slopes):
+def _backward(tiling: Tiling, vocab_axis: str | None, saved, slopes):
     hidden, head, targets, temperature, entropy, log_total = saved
+    # Of a result that is the same on all devices, shard_map gives each an equal part of the slope.
+    slopes = jax.lax.psum(slopes, vocab_axis) if vocab_axis else slopes
     chunks = cut_tokens((hidden, targets, entropy, log_total, *slopes), tiling)
     dtype, narrow = wide(hidden, head), jnp.result_type(hidden, head)
     dot = partial(jnp.einsum, preferred_element_type=dtype)

@@ -16,7 +16,7 @@ class TokenAxes(NamedTuple):
     batch: tuple[str, ...]
     """Of tokens."""
     length: tuple[str, ...]
-    """Of tokens; those of the vocabulary may be among them, for each device then has all of it."""
+    """Of tokens."""
     embed: tuple[str, ...] | None
     """Of the head's first axis."""
     vocab: str | None
@@ -26,7 +26,9 @@ class TokenAxes(NamedTuple):
 def placed_token_logprobs(hidden, head, targets, *, axes: TokenAxes, temperature=1.0):
     """`token_logprobs` on the mesh in force: the head comes to the tokens, once, and its slope goes back, once.
 
-    Left to itself XLA moves the head, and adds up its slope over the devices, for every tile.
+    Left to itself XLA moves the head, and adds up its slope over the devices, for every tile. Where the vocabulary is cut
+    it stays so: each device does its part of it for all tokens that it shares with the others, and they add up their
+    sums, [B, T], and slopes of the hidden states.
 
     Args:
       hidden: [B, T, D] final hidden states.
@@ -40,9 +42,8 @@ def placed_token_logprobs(hidden, head, targets, *, axes: TokenAxes, temperature
     """
 
     def local(hidden, head, targets, temperature):
-        for place, names in enumerate((axes.embed, axes.vocab)):
-            head = jax.lax.all_gather(head, names, axis=place, tiled=True) if names else head
-        return token_logprobs(hidden, head, targets, temperature=temperature, vocab_shards=1)
+        head = jax.lax.all_gather(head, axes.embed, axis=0, tiled=True) if axes.embed else head
+        return token_logprobs(hidden, head, targets, temperature=temperature, vocab_shards=1, vocab_axis=axes.vocab)
 
     tokens = PartitionSpec(axes.batch or None, axes.length or None)
     in_specs = (tokens, PartitionSpec(axes.embed, axes.vocab), tokens, PartitionSpec())
