@@ -14,6 +14,7 @@ from r1jax.data.tokenizer import Tokenizer, check_vocabulary, load_tokenizer
 from r1jax.interop.hf_config import is_hf_folder, read_hf_config
 from r1jax.interop.loading import has_mtp, load_checkpoint
 from r1jax.models.config import Dtype, ModelConfig, read_model_config
+from r1jax.models.layers import cast_params
 from r1jax.models.presets import for_tpu
 from r1jax.models.transformer import init_params
 from r1jax.provenance import file_hash
@@ -115,13 +116,19 @@ def start_training(policy: Policy, optimizer, mesh, manager):
     return TrainState(**restore(manager, arrays=state._asdict())), shardings, step
 
 
-def start_reference(state: TrainState, manager):
+def start_reference(model: ModelConfig, state: TrainState, manager):
     """The reference policy as (params, router_bias): from the run's latest checkpoint, else the state's own weights."""
+    reference = freeze(model, state)
     if manager.latest_step() is None:
-        return freeze(state)
-    return tuple(restore(manager, arrays={"reference": (state.params, state.router_bias)})["reference"])
+        return reference
+    return tuple(restore(manager, arrays={"reference": reference})["reference"])
 
 
-def freeze(state: TrainState):
-    """A copy of the policy as (params, router_bias), which later updates of the state do not touch."""
-    return jax.tree.map(jnp.copy, (state.params, state.router_bias))
+def freeze(model: ModelConfig, state: TrainState):
+    """A copy of the policy as (params, router_bias), which later updates of the state do not touch.
+
+    It is kept in the compute dtype, in which the model uses it: half the bytes where that is bfloat16.
+    """
+    cast = cast_params(model, state.params)
+    params = jax.tree.map(lambda new, old: jnp.copy(old) if new.dtype == old.dtype else new, cast, state.params)
+    return params, jnp.copy(state.router_bias)

@@ -105,7 +105,7 @@ def run_rl_stage(
         manager = checkpoint.open_checkpoints(workdir)
         optimizer = make_optimizer(grpo.optimizer, grpo.iterations * grpo.mini_batches)
         state, shardings, start = start_training(policy, optimizer, mesh, manager)
-        reference = start_reference(state, manager)
+        reference = start_reference(policy.model, state, manager)
         critic = make_critic(policy, mesh) if make_critic else None
         if critic and start is not None:
             critic.resume(manager)
@@ -135,7 +135,7 @@ def run_rl_stage(
             state, metrics, experience = iteration(state, reference, step, more(0), more)
             asked, groups, worst_tokens = experience
             if int(state.update) % grpo.reference_every == 0:
-                reference = freeze(state)
+                reference = freeze(policy.model, state)
             if step == 1:
                 limit = grpo.sampling.max_new_tokens
                 metrics["doctor"] = diagnose(asked.prompts, groups, metrics, max_new_tokens=limit)

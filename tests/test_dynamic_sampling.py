@@ -17,7 +17,6 @@ from r1jax.dynamic_sampling import Batch, draw_informative, outcome_differs
 from r1jax.evaluation import Response
 from r1jax.generation.rollout import Rollout
 from r1jax.models.transformer import init_params
-from r1jax.policy import freeze
 from r1jax.rewards.combine import GroupRewards
 from r1jax.rewards.judgement import Judgement
 from r1jax.rewards.verdict import judge_inline
@@ -152,6 +151,11 @@ def loop():
         yield jax.tree.map(np.asarray, state), iteration
 
 
+def copied(state):
+    """The policy, as a reference that outlives the state."""
+    return jax.tree.map(jax.numpy.copy, (state.params, state.router_bias))
+
+
 def asked(step, extra, *, easy):
     problems = tiny_policy.ask(step, extra)
     return problems._replace(records=[record | {"easy": easy, "extra": extra} for record in problems.records])
@@ -166,7 +170,7 @@ def run(loop, easy):
         drawn.append(extra)
         return asked(1, extra, easy=extra in easy)
 
-    state, metrics, experience = iteration(state, freeze(state), 1, asked(1, 0, easy=0 in easy), more)
+    state, metrics, experience = iteration(state, copied(state), 1, asked(1, 0, easy=0 in easy), more)
     return metrics, experience, jax.tree.map(np.asarray, state.params), drawn
 
 
@@ -199,7 +203,7 @@ def test_extra_batches_have_noise_of_their_own(loop):
     problems = asked(1, 0, easy=True)
     submitted.clear()
     state = jax.tree.map(jax.numpy.array, state)
-    iteration(state, freeze(state), 1, problems, lambda extra: problems)
+    iteration(state, copied(state), 1, problems, lambda extra: problems)
     assert len(submitted) == 3 and len({tuple(texts) for texts in submitted}) == 3
 
 

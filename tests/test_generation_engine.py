@@ -25,7 +25,9 @@ from r1jax.generation.rollout import decode, generate, partial_rollout, unfinish
 from r1jax.generation.sampling import sample_tokens
 from r1jax.models.cache import Entries, cache_bytes_per_token, decode_entries, encode_entries
 from r1jax.models.transformer import forward, output_head
+from r1jax.policy import freeze
 from r1jax.sharding import mesh_of_one
+from r1jax.train import TrainState
 
 PLANS = {
     "four slots, prompts in chunks, two widths": dict(slots=4, prefill_rows=2, prefill_chunk=2, widths=2),
@@ -248,6 +250,8 @@ def test_a_relaid_policy_is_what_the_model_would_have_cast():
     assert kept == {"router", "scale"}
     run_model = jax.jit(lambda policy: forward(model, *policy, tokens, tokens)[0])
     np.testing.assert_array_equal(run_model(policy), run_model(relaid))
+    reference = freeze(model, TrainState(jax.numpy.zeros((), int), *policy, ()))
+    jax.tree.map(np.testing.assert_array_equal, reference, relaid)
 
 
 ON_A_MESH = """

@@ -99,13 +99,13 @@ def test_nothing_compiles_after_the_first_iteration(policy, mesh, no_cache, pack
         state, iteration = start(
             policy, mesh, SUBMIT, config=dataclasses.replace(CONFIG, optimizer=slow, packing=packing)
         )
-        reference = freeze(state)
+        reference = freeze(policy.model, state)
         state, *_ = iteration(state, reference, 1, asked(1))
         first = len(compiled)
         lengths, padding = [], []
         for step in range(2, 51):
             state, metrics, experience = iteration(state, reference, step, asked(step))
-            reference = freeze(state)
+            reference = freeze(policy.model, state)
             lengths.append(tuple(r.tokens for group in experience.groups for r in group))
             padding.append(metrics["padding"])
     assert first >= 3, "the listener heard nothing"
@@ -117,7 +117,7 @@ def test_nothing_compiles_after_the_first_iteration(policy, mesh, no_cache, pack
 def two_iterations(policy, mesh, config):
     with jax.set_mesh(mesh):
         state, iteration = start(policy, mesh, SUBMIT, config=config)
-        reference = freeze(state)
+        reference = freeze(policy.model, state)
         state, first, _ = iteration(state, reference, 1, asked(1))
         return first, iteration(state, reference, 2, asked(2))[1]
 
@@ -191,7 +191,7 @@ def test_kernels_that_show_no_shared_prompts_are_refused_before_anything_runs(po
 def test_first_updates_are_on_policy_and_sampler_agrees_with_trainer(policy, mesh):
     with jax.set_mesh(mesh):
         state, iteration = start(policy, mesh, SUBMIT)
-        _, metrics, _ = iteration(state, freeze(state), 1, asked(1))
+        _, metrics, _ = iteration(state, freeze(policy.model, state), 1, asked(1))
     assert metrics["sampler_mismatch_max"] < 1e-5
     assert 0 < metrics["entropy"] < np.log(policy.model.vocab_size)
     assert metrics["grad_norm"] > 0
@@ -211,7 +211,7 @@ def test_an_outage_of_a_judge_teaches_nothing(policy, mesh, failing):
         record["lost"] = index < 2
     with jax.set_mesh(mesh):
         state, iteration = start(policy, mesh, partial(judge_inline, judges))
-        reference = freeze(state)
+        reference = freeze(policy.model, state)
         everything_lost = questions._replace(records=[r | {"lost": True} for r in questions.records])
         before = jax.tree.map(np.asarray, state.params)
         state, metrics, _ = iteration(state, reference, 1, everything_lost)
@@ -237,7 +237,7 @@ def test_a_pool_judges_as_this_process_does(policy, mesh):
         for submit in (inline, pool.submit):
             with jax.set_mesh(mesh):
                 state, iteration = start(policy, mesh, submit)
-                state, metrics, experience = iteration(state, freeze(state), 1, asked(1))
+                state, metrics, experience = iteration(state, freeze(policy.model, state), 1, asked(1))
             del metrics["seconds"]
             results.append((metrics, experience, jax.tree.map(np.asarray, state.params)))
     (metrics, experience, params), (theirs, their_experience, their_params) = results

@@ -205,7 +205,7 @@ def test_the_loop_replays_and_counts(mesh):
     with jax.set_mesh(mesh):
         policy = tiny_policy.tiny_policy(dtype="bfloat16")
         state, iteration = tiny_policy.start(policy, mesh, config, submit=SUBMIT, reward=by_length)
-        _, metrics, experience = iteration(state, freeze(state), 1, tiny_policy.ask(1))
+        _, metrics, experience = iteration(state, freeze(policy.model, state), 1, tiny_policy.ask(1))
     assert 0 <= metrics["routing_difference"] < 0.5 and metrics["balance_loss"] > 0 and metrics["grad_norm"] > 0
     assert 0 < metrics["mismatch_kl"] < 1e-2 and metrics["mismatch_correlation"] > 0.99
     gaps = [abs(token["old_logprob"] - token["sampler_logprob"]) for token in experience.worst_tokens]

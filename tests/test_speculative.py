@@ -264,5 +264,5 @@ def test_grpo_trains_on_speculative_rollouts_and_logs_the_acceptance():
         policy = tiny_policy.tiny_policy(num_mtp_layers=1)
         config = dataclasses.replace(tiny_policy.CONFIG, sampling=sampling)
         state, iteration = tiny_policy.start(policy, mesh, config, submit=submit, reward=lengths)
-        _, metrics, _ = iteration(state, freeze(state), 1, tiny_policy.ask(1))
+        _, metrics, _ = iteration(state, freeze(policy.model, state), 1, tiny_policy.ask(1))
     assert 0 <= metrics["draft_acceptance"] < 1 and metrics["sampler_mismatch_max"] < 1e-4

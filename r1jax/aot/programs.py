@@ -21,6 +21,7 @@ from r1jax.generation.sampler import rollout_settings
 from r1jax.generation.slots import Decoding, entry_axes
 from r1jax.grpo_config import GrpoConfig, loss_scalars
 from r1jax.models.config import ModelConfig
+from r1jax.models.layers import cast_params
 from r1jax.models.transformer import init_params
 from r1jax.optimizer import make_optimizer
 from r1jax.rl import GrpoRows, Rows, grpo_batch_loss
@@ -76,8 +77,14 @@ def rl_state(model: ModelConfig, config: GrpoConfig, mesh) -> TrainState:
 
 
 def policy_of(state: TrainState) -> tuple:
-    """Parameters and router bias; also the shapes of the reference policy."""
+    """Parameters and router bias."""
     return state.params, state.router_bias
+
+
+def reference_of(model: ModelConfig, state: TrainState) -> tuple:
+    """Those of the reference policy, which is kept in the compute dtype."""
+    shapes = jax.eval_shape(partial(cast_params, model), state.params)
+    return jax.tree.map(lambda x, laid: placed(x, laid.sharding), shapes, state.params), state.router_bias
 
 
 def placed(x, sharding) -> jax.ShapeDtypeStruct:
@@ -155,14 +162,16 @@ def grpo_case(model: ModelConfig, mesh, config: GrpoConfig) -> Case:
     )  # fmt: skip
     scalars = loss_scalars(config, np.ones(count), np.ones((count, wide), bool))
     arguments = state, batch, scalars
-    return Case(step, arguments, {}, mesh, (policy_of(state),), passes=3, **_trained(config, config.micro_batches))
+    return Case(
+        step, arguments, {}, mesh, (reference_of(model, state),), passes=3, **_trained(config, config.micro_batches)
+    )
 
 
 def score_case(model: ModelConfig, mesh, config: GrpoConfig) -> Case:
     """Log-probabilities of all completions of an iteration under the policy or the reference."""
     state, layout = rl_state(model, config, mesh), choose_layout(model, config, grpo_batch_loss)
     parts = config.micro_batches * config.mini_batches
-    rows, others = _arranged(layout, mesh, config, parts), (state.opt_state, policy_of(state))
+    rows, others = _arranged(layout, mesh, config, parts), (state.opt_state, reference_of(model, state))
     arguments = *policy_of(state), rows, config.sampling.temperature
     return Case(layout.score, arguments, {}, mesh, others, passes=1, **_trained(config, parts))
 
@@ -177,7 +186,7 @@ def relayout_case(model: ModelConfig, mesh, config: GrpoConfig) -> Case:
         raise UserError("--programs relayout: with --grpo.sampling.no-relayout the sampler takes the trainer's weights")
     state = rl_state(model, config, mesh)
     relayout = make_relayout(model, config.sampling.mesh_of(mesh))
-    others = state.opt_state, policy_of(state)
+    others = state.opt_state, reference_of(model, state)
     return Case(relayout, policy_of(state), {}, mesh, others, 0, 0, 0, 0.0, moves_weights=True)
 
 
@@ -195,13 +204,13 @@ class _Sampling(NamedTuple):
 
 def _sampling(model: ModelConfig, mesh, config: GrpoConfig) -> _Sampling:
     sampling, state = config.sampling, rl_state(model, config, mesh)
-    own, policy, resident = sampling.mesh_of(mesh), policy_of(state), (state.opt_state, policy_of(state))
+    own, policy, resident = sampling.mesh_of(mesh), policy_of(state), (state.opt_state, reference_of(model, state))
     if sampling.relayout:
         relayout = make_relayout(model, own)
         shapes = jax.eval_shape(relayout, *policy)
         shardings = abstract_arrays(jax.eval_shape(partial(init_params, model), jax.random.key(0)), own)
         policy = jax.tree.map(lambda x, laid: placed(x, laid.sharding), shapes, shardings)
-        resident = (state, policy_of(state))
+        resident = (state, reference_of(model, state))
     settings = rollout_settings(sampling)
     total = sampling.prompts * sampling.group_size
     slots = min(sampling.slots or total, total)

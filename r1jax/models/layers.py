@@ -4,6 +4,7 @@ import math
 from functools import partial
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from r1jax.models.config import ModelConfig
@@ -17,6 +18,16 @@ def weight(module: nn.Module, name: str, shape, axes, config: ModelConfig):
     """Declare a weight with its logical axes, drawn from N(0, init_stddev^2), and return it in the compute dtype."""
     init = nn.with_logical_partitioning(nn.initializers.normal(config.init_stddev), axes)
     return module.param(name, init, shape, jnp.float32).astype(config.dtype)
+
+
+FLOAT32 = ("router", "scale")
+"""Parameters that the model uses as they are; all others it casts to its compute dtype at each use."""
+
+
+def cast_params(config: ModelConfig, params):
+    """Parameters that give the same numbers in fewer bytes: what the model would cast at each use is cast here."""
+    cast = lambda path, x: x if path[-1].key in FLOAT32 else x.astype(jnp.dtype(config.dtype))
+    return jax.tree_util.tree_map_with_path(cast, params)
 
 
 def fp8_recipe(config: ModelConfig) -> Recipe | None:
