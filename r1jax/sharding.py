@@ -14,6 +14,7 @@ MESH_AXES = ("data", "fsdp", "expert", "tensor", "sequence")
 RULES = {
     "batch": ("data", "fsdp", "expert"),
     "length": "sequence",
+    "length_between_layers": ("sequence", "tensor"),
     "embed_activation": None,
     "embed": ("fsdp", "sequence"),  # devices that share a sequence need not have the same parameters
     "vocab": "tensor",

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from r1jax.models.block import Block
+from r1jax.models.block import Block, between_layers
 from r1jax.models.cache import Cache, Entries, Stack, zero_entries
 from r1jax.models.config import ModelConfig
 from r1jax.models.layers import RMSNorm, weight
@@ -77,7 +77,7 @@ class Transformer(nn.Module):
             replay = to_layers(replay, rows=1)
         # Looked up in whole rows: tokens and rows cut along the same mesh axis would make XLA gather all activations.
         rows = constrain(embedding, ("vocab", "embed_activation"))
-        x = constrain(rows[tokens], ("batch", "length", "embed_activation"))
+        x = between_layers(rows[tokens])
         visibility = make_visibility(positions, segments, None if cache is None else cache.positions, parents)
         empty = zero_entries(config, 0, *tokens.shape)
         dense, moe = empty, empty
