@@ -24,7 +24,6 @@ from r1jax.config import UserError
 from r1jax.metrics import read_json, write_json
 
 RECORD = "chain.json"
-OUTPUT = "output.txt"
 RESULTS = {"evaluate": "evaluation.json", "r1": "table.md", "rejection_sampling": "card.json"}
 """What the workdir of a finished experiment has, where that is not summary.json."""
 
@@ -135,7 +134,7 @@ def run_stages(root: Path, stages: Sequence[Stage], wanted: Sequence[Stage], exp
       wanted: some of them, with all that they need.
       experiments: the folder of experiments.
       jobs: how many stages run at a time. One prints to the terminal; of several, each has a share of the processors
-        and prints to `output.txt` in its workdir.
+        and prints to a file beside its workdir, NAME.txt.
 
     Raises:
       UserError: a stage failed; others that were running were stopped, and go on in the next run.
@@ -164,7 +163,7 @@ def run_stages(root: Path, stages: Sequence[Stage], wanted: Sequence[Stage], exp
                 waiting, told = [], True
             time.sleep(0.2)
     if failed:
-        where = f"; {root / failed.stage.name / OUTPUT}" if failed.share is not None else "; what it printed"
+        where = f"; {_output(root, failed.stage)}" if failed.share is not None else "; what it printed"
         raise UserError(f"stage {failed.stage.name} failed with exit code {failed.process.returncode}{where} says why")
     if not all(done.get(stage.name, {}).get("finished") for stage in wanted):
         raise launch.Interrupted
@@ -203,6 +202,10 @@ def shown_command(root: Path, stage: Stage) -> str:
     )
 
 
+def _output(root: Path, stage: Stage) -> Path:
+    return root / f"{stage.name}.txt"
+
+
 def _open_record(root: Path, stage: Stage, prints: dict[str, str], done: dict) -> None:
     """Write down that a stage runs; what it left before it changed is deleted."""
     state = stage_state(stage.name, prints, done)
@@ -230,8 +233,8 @@ def _start(root: Path, stage: Stage, experiments: Path, share: frozenset[int] | 
     )
     if share is None:
         return _Running(stage, start(), share, time.monotonic())
-    (root / stage.name).mkdir(parents=True, exist_ok=True)
-    with open(root / stage.name / OUTPUT, "a") as output:
+    _output(root, stage).parent.mkdir(parents=True, exist_ok=True)
+    with open(_output(root, stage), "a") as output:
         process = start(stdout=output, stderr=subprocess.STDOUT)
     if share:
         os.sched_setaffinity(process.pid, share)

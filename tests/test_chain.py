@@ -1,13 +1,14 @@
 """The chain: its plan, what is done, what is run again, and, slow, a whole small one that is killed."""
 
 import json
+import os
 import signal
 import time
 
 import pytest
 
 from experiments import r1
-from r1jax.chain import chosen, fingerprints, stage_states
+from r1jax.chain import Stage, chosen, fingerprints, run_stages, stage_states
 from r1jax.config import UserError
 from r1jax.report import chain, chain_table, seeds_table, write_chain_report
 
@@ -148,3 +149,60 @@ def test_the_table_over_seeds_has_means_and_the_interval_of_student(tmp_path):
     half = 4.302653 * 10 / 3**0.5  # t with two degrees of freedom, 97.5%; standard deviation 10
     assert f"| chains | 60.0 ± {half:.1f} |" in table and f"| **general, mean** | 60.0 ± {half:.1f} |" in table
     assert table.splitlines()[0] == "| | Base |"
+
+
+MEETING = """
+import json, os, signal, sys, time
+from pathlib import Path
+workdir = Path(sys.argv[sys.argv.index("--workdir") + 1])
+options = sys.argv[1:]
+assert not workdir.exists() or (workdir / "started").exists(), "somebody else's folder"
+workdir.mkdir(parents=True, exist_ok=True)
+stopped = []
+signal.signal(signal.SIGTERM, lambda *_: stopped.append(1))
+(workdir / "started").touch()
+(workdir / "processors.json").write_text(json.dumps(sorted(os.sched_getaffinity(0))))
+print("the stage", workdir.name, "speaks")
+if "--meets" in options:  # ends only if the other runs at the same time
+    other = workdir.parent / options[options.index("--meets") + 1]
+    deadline = time.monotonic() + 60
+    while not (other / "started").exists() and time.monotonic() < deadline and not stopped:
+        time.sleep(0.01)
+    assert stopped or (other / "started").exists(), "nobody came"
+if "--fails" in options and not (workdir.parent / "mended").exists():
+    sys.exit("this one breaks")
+if not stopped:
+    (workdir / "summary.json").write_text("{}")
+"""
+
+
+def meeting(tmp_path, **stages):
+    """Stages of an experiment that only writes files, by name: options and needs."""
+    (tmp_path / "meeting.py").write_text(MEETING)
+    return [Stage(name, "meeting", tuple(options.split()), needs) for name, (options, needs) in stages.items()]
+
+
+def test_several_stages_run_at_a_time_each_with_its_share_of_the_processors(tmp_path):
+    stages = meeting(tmp_path, a=("--meets b", ()), b=("--meets a", ()), c=("", ("a", "b")))
+    root = tmp_path / "runs"
+    done = run_stages(root, stages, stages, tmp_path, jobs=2)
+    assert all(stage["finished"] for stage in done.values()) and set(done) == {"a", "b", "c"}
+    shares = [set(json.loads((root / name / "processors.json").read_text())) for name in "ab"]
+    mine = os.sched_getaffinity(0)
+    assert shares[0] | shares[1] <= mine and (len(mine) == 1 or not shares[0] & shares[1])
+    assert "the stage c speaks" in (root / "c.txt").read_text()
+
+
+def test_a_stage_that_fails_stops_those_beside_it_and_the_next_run_goes_on(tmp_path):
+    stages = meeting(tmp_path, a=("", ()), b=("--fails", ()), c=("--meets nobody", ()), d=("", ("b",)))
+    root = tmp_path / "runs"
+    with pytest.raises(UserError, match="stage b failed with exit code 1; .*b.txt says why"):
+        run_stages(root, stages, stages, tmp_path, jobs=3)
+    record = json.loads((root / "chain.json").read_text())
+    assert record["a"]["finished"] and not record["b"]["finished"] and not record["c"]["finished"]
+    assert "d" not in record and "this one breaks" in (root / "b.txt").read_text()
+    (root / "mended").touch()
+    (root / "nobody").mkdir()
+    (root / "nobody" / "started").touch()
+    done = run_stages(root, stages, stages, tmp_path, jobs=3)
+    assert all(done[name]["finished"] for name in "abcd")
