@@ -1,6 +1,7 @@
 """Stages as two processes on loopback: the same samples, losses and parameters as on one."""
 
 import json
+import re
 import signal
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from test_resume import final_arrays, lines, wait_for
 from test_reward_model import separable
 from test_sft_stage import SMALL as SMALL_SFT
 
+from r1jax import launch
+from r1jax.config import UserError
 from r1jax.metrics import read_json, read_json_lines
 from r1jax.tasks import WORLD_MODEL
 
@@ -41,6 +44,21 @@ def assert_close(ours: Path, theirs: Path, figures: tuple[str, ...], tolerance: 
     assert ours.keys() == theirs.keys()
     for name, value in theirs.items():
         np.testing.assert_allclose(ours[name], value, rtol=0, atol=tolerance, err_msg=name)
+
+
+def test_the_page_names_the_stages_that_run_on_several_hosts():
+    files = (ROOT / "experiments").rglob("*.py")
+    able = {path.stem for path in files if "on_several_hosts=True" in path.read_text()}
+    rows = [row for row in (ROOT / "docs" / "tpu.md").read_text().splitlines() if "| yes" in row]
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == able
+
+
+def test_a_command_for_one_host_refuses_to_join_others(monkeypatch):
+    with pytest.raises(UserError, match="runs on one host; leave out --distributed"):
+        launch.connect(True, allowed=False)
+    monkeypatch.setenv(launch.COUNT, "2")
+    with pytest.raises(UserError, match="runs on one host"):
+        launch.connect(False, allowed=False)
 
 
 @pytest.mark.slow
