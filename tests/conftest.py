@@ -92,8 +92,8 @@ def storage():
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     server = emulator.create_server("127.0.0.1", port, in_memory=True, default_bucket="bucket")
-    # It answers one request at a time, of connections that by default only five may wait for; where two hosts save, more
-    # do, the kernel drops them, and writes fail or never end.
+    # It answers one request at a time, and by default lets five connections wait; two hosts that save have more, and
+    # the kernel would drop them.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("socketserver.TCPServer.request_queue_size", 1024)
         server.start()
