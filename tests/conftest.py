@@ -101,7 +101,11 @@ def storage():
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     server = emulator.create_server("127.0.0.1", port, in_memory=True, default_bucket="bucket")
-    server.start()
+    # It answers one request at a time, and by default lets five connections wait; two hosts that save have more, and
+    # the kernel would drop them.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("socketserver.TCPServer.request_queue_size", 1024)
+        server.start()
     where = f"http://127.0.0.1:{port}"
     variables = {"STORAGE_EMULATOR_HOST": where, "TENSORSTORE_GCS_HTTP_URL": where}
     variables |= {"GOOGLE_AUTH_TOKEN_FOR_TESTING": "none", "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"}

@@ -5,6 +5,7 @@ Argument: a folder that all share; findings go to HOST.json in it.
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import flax.linen as nn
@@ -12,19 +13,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from tiny_policy import tiny_policy
 
 from r1jax import checkpoint, hosts, launch
 from r1jax.config import UserError
 from r1jax.data.mixture import Source
 from r1jax.data.streams import Hosts, record_stream
 from r1jax.evaluation import submit_groups
+from r1jax.generation.relayout import make_relayout
+from r1jax.models.reward_model import adopt_decoder
+from r1jax.models.transformer import init_params
+from r1jax.reward_model import make_row_scorer
 from r1jax.rewards.judgement import Judgement
 from r1jax.rewards.verdict import Judged
-from r1jax.sharding import MeshConfig, batch_sharding, make_mesh
+from r1jax.sharding import MeshConfig, batch_sharding, make_mesh, replicated, reshape_mesh, tree_shardings
 from r1jax.train import LossOutput, gradient_sums, init_train_state, make_train_step
 
 RECORDS, BATCH, SEED, UPDATES = 40, 8, 3, 3
 WEIGHTS = np.linspace(-1.0, 1.0, 8, dtype=np.float32)
+TEXTS = [[5, 6, 7], [8], [9, 10]]
 
 
 def row_of(record: int) -> np.ndarray:
@@ -39,8 +46,8 @@ def open_stream(share) -> object:
 
 
 def regression(params, bias, batch, scalars) -> LossOutput:
-    """The squared error of a product with weights that are cut along fsdp."""
-    loss = jnp.sum((batch @ params["weights"] - batch @ WEIGHTS) ** 2)
+    """The squared distance from a teacher; the weights of both are cut along fsdp."""
+    loss = jnp.sum((batch @ params["weights"] - batch @ scalars["teacher"]) ** 2)
     return LossOutput(loss, jnp.float32(len(batch)), {}, jnp.zeros((0, 2)))
 
 
@@ -66,14 +73,33 @@ def train(folder: Path, share, sharding) -> list[list[int]]:
     """A few updates on this host's records, saved together; the records by batch."""
     seen, stream = [], open_stream(share)
     state, step = start(sharding.mesh)
+    teacher = hosts.place(WEIGHTS, state.params["weights"].sharding)
     for _ in range(UPDATES):
         seen.append([int(record) for record in next(stream)])
         rows = np.stack([row_of(record) for record in seen[-1]])
-        state, _ = step(state, hosts.place_share(rows, sharding), {})
+        state, _ = step(state, hosts.place_share(rows, sharding), {"teacher": teacher})
     manager = checkpoint.open_checkpoints(folder)
     facts = {"data": stream.state()}
     checkpoint.save(manager, UPDATES, arrays=state._asdict(), facts=facts, wait=True)
     return seen
+
+
+def score_and_relay(mesh) -> dict:
+    """Random weights, cut over the hosts: what a reward model of them says of three texts, two at a time, and whether
+    they are the same when they are laid out anew for a sampler's mesh, and elsewhere."""
+    model = tiny_policy().model
+    init = partial(init_params, model)
+    shardings = tree_shardings(jax.eval_shape(init, jax.random.key(0)), mesh)
+    params, bias = jax.jit(lambda key: nn.meta.unbox(init(key)), out_shardings=shardings)(jax.random.key(0))
+    head = hosts.place(np.linspace(-1, 1, model.embed_dim, dtype=np.float32), replicated(mesh))
+    scores = make_row_scorer(model, mesh, batch=2, length=4)(adopt_decoder({"score": head}, params), bias, TEXTS)
+    relaid, _ = make_relayout(model, reshape_mesh(mesh, MeshConfig(fsdp=1, expert=mesh.size)))(params, bias)
+    pairs = list(zip(jax.tree.leaves(params), jax.tree.leaves(relaid), strict=True))
+    return {
+        "scores": scores.tolist(),
+        "moved": any(x.sharding.shard_shape(x.shape) != y.sharding.shard_shape(y.shape) for x, y in pairs),
+        "same": all((hosts.fetch(x) == hosts.fetch(y)).all() for x, y in pairs),
+    }
 
 
 def main(folder: Path) -> dict:
@@ -109,6 +135,7 @@ def main(folder: Path) -> dict:
         "flags": [hosts.any_host(jax.process_index() == 1), hosts.any_host(False)],
         "first": hosts.on_first(lambda: Path(f"of {jax.process_index()}")).name,
         "refusal": refusal,
+        "weights": score_and_relay(mesh),
         "verdicts": [[v["accuracy"].score, v["accuracy"].reason] for v in verdicts],
     }
 

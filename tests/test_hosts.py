@@ -3,7 +3,6 @@
 import json
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -11,49 +10,19 @@ from collections import Counter
 from pathlib import Path
 
 import hosts_child
+import jax
 import numpy as np
 import pytest
-from conftest import QUICK_COMPILE, ROOT, SMALL
+from conftest import QUICK_COMPILE, ROOT
+from several_hosts import finish, none_outlives_its_test, start_hosts  # noqa: F401
 from test_resume import final_arrays, lines, wait_for
-from test_sft_stage import SMALL as SMALL_SFT
 
 from r1jax import checkpoint, launch
 from r1jax.config import UserError
 from r1jax.hosts import Share, share_of
 from r1jax.metrics import read_json_lines
-from r1jax.sharding import MeshConfig, make_mesh
+from r1jax.sharding import MeshConfig, make_mesh, mesh_of_one
 from r1jax.tasks import WORLD_MODEL
-
-
-def start_hosts(count: int, command: list, environment: dict) -> list[subprocess.Popen]:
-    """A command as `count` processes that find each other at a free port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
-    where = {launch.ADDRESS: address, launch.COUNT: str(count)}
-    pipe, command = subprocess.PIPE, [sys.executable, *map(str, command)]
-    start = lambda more: subprocess.Popen(command, env=environment | where | more, stdout=pipe, stderr=pipe, text=True)
-    processes = [start({launch.INDEX: str(index)}) for index in range(count)]
-    started.extend(processes)
-    return processes
-
-
-started: list[subprocess.Popen] = []
-
-
-@pytest.fixture(autouse=True)
-def none_outlives_its_test():
-    yield
-    while started:
-        started.pop().kill()
-
-
-def finish(processes, codes=(0,)) -> list[str]:
-    """Wait for all; what each wrote."""
-    outputs = ["\n".join(process.communicate(timeout=550)) for process in processes]
-    for process, output in zip(processes, outputs, strict=True):
-        assert process.returncode in codes, output
-    return outputs
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +74,15 @@ def test_what_two_hosts_learn_and_save_together_is_what_one_learns(two_hosts):
     saved = final_arrays(folder, ("params",))
     np.testing.assert_allclose(next(iter(saved.values())), weights, atol=1e-5)
     assert np.abs(weights).max() > 0.1
+
+
+def test_a_reward_model_and_a_samplers_copy_on_two_hosts(two_hosts):
+    """Both hosts get the scores of one device; weights that are laid out anew lie elsewhere, and are the same."""
+    alone = hosts_child.score_and_relay(mesh_of_one(jax.devices()[0]))
+    assert np.ptp(alone["scores"]) > 0.1
+    for found in two_hosts[1]:
+        np.testing.assert_allclose(found["weights"]["scores"], alone["scores"], rtol=1e-5)
+        assert found["weights"]["moved"] and found["weights"]["same"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -172,7 +150,6 @@ def test_a_mesh_whose_hosts_overlap_is_refused():
         share_of(FakeSharding([0, 0, 1, 1], [0, 1, 1, 2]))
 
 
-SFT = [*SMALL_SFT, "--sft.optimizer.learning-rate", 1e-4]  # Adam makes a learning rate of rounding where slopes are 0
 PRETRAIN = ["--tokenizer", WORLD_MODEL, "--batch-size", 8, "--sequence-length", 48, "--updates", 6, "--save-every", 1]
 MESHES = {
     "fsdp": ["fsdp", 8],
@@ -264,52 +241,6 @@ def test_killed_stopped_and_relaunched_on_fewer_hosts(environment, one_process, 
     assert (workdir / "checkpoints" / str(done)).exists()
     finish(start_hosts(2, pretrain(workdir), environment))
     assert_same_training(workdir, one_process)
-
-
-@pytest.mark.slow
-def test_two_processes_learn_by_reinforcement_as_one(environment, finished_run, tmp_path):
-    """The same samples, rewards and steps; kill -9 of one in between."""
-    workdir = tmp_path / "run"
-    command = [ROOT / "experiments" / "r1_zero.py", "--workdir", workdir, *SMALL]
-    processes = start_hosts(2, command, environment)
-    wait_for(lambda: lines(workdir / "metrics.jsonl") >= 2, processes[0])
-    processes[1].kill()
-    finish(processes, (1, -signal.SIGABRT, -signal.SIGKILL))
-    finish(start_hosts(2, command, environment))
-    assert read_json_lines(workdir / "samples.jsonl") == read_json_lines(finished_run / "samples.jsonl")
-    for ours, theirs in zip(
-        *(read_json_lines(folder / "metrics.jsonl") for folder in (workdir, finished_run)), strict=True
-    ):
-        for name in ("reward", "mean_response_tokens", "zero_variance_groups"):
-            assert ours[name] == theirs[name], name
-        for name in ("grad_norm", "entropy", "param_norm", "kl"):
-            np.testing.assert_allclose(ours[name], theirs[name], rtol=2e-3, atol=1e-6, err_msg=name)
-
-
-@pytest.mark.slow
-def test_a_command_for_one_host_says_so(environment):
-    command = [ROOT / "experiments" / "evaluate.py", "--distributed"]
-    process = subprocess.Popen([sys.executable, *command], env=environment, stdout=-1, stderr=-1, text=True)
-    (output,) = finish([process], (1,))
-    assert "runs on one host; leave out --distributed" in output
-
-
-@pytest.mark.slow
-def test_two_hosts_fine_tune_on_shares_and_one_goes_on(environment, experiment, conversations, tmp_path):
-    """SIGTERM to one of two saves both; what one then makes of it is what one alone makes of all the documents."""
-    finish([experiment("sft", "--workdir", tmp_path / "one", "--data", conversations, "--init", WORLD_MODEL, *SFT)])
-    options = ["--workdir", tmp_path / "two", "--data", conversations, "--init", WORLD_MODEL, *SFT]
-    processes = start_hosts(2, [ROOT / "experiments" / "sft.py", *options], environment)
-    wait_for((tmp_path / "two" / "checkpoints" / "2").exists, processes[0], 550)
-    processes[1].terminate()
-    outputs = finish(processes)
-    assert "to resume" in outputs[0] and not (tmp_path / "two" / "summary.json").exists()
-    finish([experiment("sft", *options)])
-    ours, theirs = (final_arrays(tmp_path / name, ("params", "router_bias")) for name in ("two", "one"))
-    for name, value in theirs.items():
-        np.testing.assert_allclose(ours[name], value, rtol=0, atol=1e-5, err_msg=name)
-    ours, theirs = (read_json_lines(tmp_path / name / "metrics.jsonl")[-1] for name in ("two", "one"))
-    np.testing.assert_allclose(ours["loss"], theirs["loss"], rtol=1e-5)
 
 
 @pytest.mark.slow
