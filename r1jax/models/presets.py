@@ -44,7 +44,7 @@ def miniature(vocab_size: int) -> ModelConfig:
 def passkey_model(vocab_size: int) -> ModelConfig:
     """The smallest model of DeepSeek-V3's parts that looks things up in its context, laid out for CPU.
 
-    `rope_theta` is as far from a context of 64 tokens as DeepSeek-V3's is from 4096: the slowest channel of the rotary
+    `rope_theta` is as far from a context of 32 tokens as DeepSeek-V3's is from 4096: the slowest channel of the rotary
     key turns once in about a dozen contexts.
     """
     return ModelConfig(
@@ -64,7 +64,7 @@ def passkey_model(vocab_size: int) -> ModelConfig:
         expert_mlp_dim=16,
         num_expert_groups=2,
         num_limited_groups=1,
-        rope_theta=200.0,
+        rope_theta=100.0,
         init_stddev=0.05,
         dtype="float32",
         unroll_layers=True,

@@ -34,7 +34,7 @@ class Passkey(NamedTuple):
     loop: tuple[str, ...]
     """The words that the filler repeats."""
     key: tuple[str, ...]
-    """Digits."""
+    """Digits, all different."""
     prompt: tuple[str, ...]
     """All pieces up to the answer, which is the key."""
 
@@ -58,7 +58,7 @@ def draw_passkey(
       rng: draws the loop, the key and, where it is not given, the depth.
       split: "train" or "held_out".
       length: pieces of the document, the answer included.
-      key_digits: digits of the key.
+      key_digits: digits of the key, all different, so that each is found by the one before it; at most 10.
       depth: where the key is hidden, from 0, at the beginning, to 1, right before the question; uniform by default.
 
     Raises:
@@ -71,7 +71,7 @@ def draw_passkey(
             f"it needs {2 * key_digits + 3} pieces or more, and a depth from 0 to 1"
         )
     loop = _draw(split, lambda: rng.choice(WORDS, size=rng.integers(LOOPS.start, LOOPS.stop), replace=False))
-    key = _draw(split, lambda: rng.choice(list("0123456789"), size=key_digits))
+    key = _draw(split, lambda: rng.choice(list("0123456789"), size=key_digits, replace=False))
     before = rng.integers(room + 1) if depth is None else round(depth * room)
     filler = (loop * (room // len(loop) + 1))[:room]
     prompt = (*filler[:before], HIDDEN, *key, STOP, *filler[before:], HIDDEN)
