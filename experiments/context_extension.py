@@ -1,7 +1,7 @@
 """Context extension: pre-train on a short context, extend it by YaRN in two phases, retrieve a key from anywhere in it.
 
-DeepSeek-V3 (arXiv 2412.19437, section 4.3): YaRN on the decoupled rotary key alone, with s = 40, alpha = 1, beta = 32 in
-both phases; the first makes the context 8 times as long (4K to 32K), the second 4 times more (128K). Tokens a batch and
+DeepSeek-V3 (arXiv 2412.19437, section 4.3): YaRN on the decoupled rotary key alone, with s = 40, alpha = 1, beta = 32
+in both phases; the first makes the context 8 times as long (4K to 32K), the second 4 times more (128K). Tokens a batch and
 the learning rate are those that pre-training ended with. The passkey is looked for as greedy decoding finds it.
 """
 
@@ -45,7 +45,7 @@ class Config:
     """Context extension of a model that retrieves a passkey."""
 
     workdir: str = "runs/context_extension"
-    """A folder for each phase, evaluations, heat_map.svg, summary.json and report.html; a stopped run resumes from here."""
+    """A folder for each phase, evaluations, heat_map.svg, summary.json, report.html; a stopped run resumes from here."""
     seed: int = 0
     """Initial weights and all problems follow from it."""
     lengths: tuple[int, int, int] = (32, 256, 1024)
@@ -55,7 +55,7 @@ class Config:
     batch_tokens: int = 1024
     """Tokens an update, the same in every phase, as in the paper."""
     key_digits: int = 4
-    """Digits of the key, all different."""
+    """Digits of the key, all different, 2 to 10."""
     filler_weight: float = 1.0
     """Weight of the loss on the filler beside that on the key, each a mean over its tokens."""
     optimizer: OptimizerConfig = OptimizerConfig(
@@ -73,10 +73,11 @@ class Config:
 
 def main(config: Config) -> None:
     short, middle, full = config.lengths
-    if not 2 * config.key_digits + 3 <= short < middle < full or config.batch_tokens % full:
+    least, whole = 2 * config.key_digits + 3, not any(config.batch_tokens % length for length in config.lengths)
+    if not (2 <= config.key_digits <= 10 and least <= short < middle < full and whole):
         raise UserError(
-            f"--lengths {short} {middle} {full} must rise from at least {2 * config.key_digits + 3}, "
-            f"and --batch-tokens {config.batch_tokens} be a multiple of the last"
+            f"--key-digits must be from 2 to 10, not {config.key_digits}; --lengths {short} {middle} {full} must rise "
+            f"from at least {least}, and --batch-tokens {config.batch_tokens} be a multiple of each"
         )
     mesh, workdir = make_mesh(config.mesh), claim_workdir(config.workdir, "context_extension", config)
     tokenizer = train_tokenizer([" ".join(SYMBOLS)], vocab_size=1024, symbols=SYMBOLS)

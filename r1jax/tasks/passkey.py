@@ -58,17 +58,17 @@ def draw_passkey(
       rng: draws the loop, the key and, where it is not given, the depth.
       split: "train" or "held_out".
       length: pieces of the document, the answer included.
-      key_digits: digits of the key, all different, so that each is found by the one before it; at most 10.
+      key_digits: digits of the key, all different, so that each is found by the one before it; 2 to 10.
       depth: where the key is hidden, from 0, at the beginning, to 1, right before the question; uniform by default.
 
     Raises:
       ValueError: a document cannot be that short, or there is no such split or depth.
     """
     room = length - 2 * key_digits - 3
-    if room < 0 or split not in ("train", "held_out") or not 0 <= (depth or 0.0) <= 1:
+    if room < 0 or split not in ("train", "held_out") or not 0 <= (depth or 0.0) <= 1 or not 2 <= key_digits <= 10:
         raise ValueError(
             f"no document of {length} pieces in split {split!r} with a key of {key_digits} digits at depth {depth}: "
-            f"it needs {2 * key_digits + 3} pieces or more, and a depth from 0 to 1"
+            f"a key has 2 to 10 digits, this one needs {2 * key_digits + 3} pieces or more, and a depth from 0 to 1"
         )
     loop = _draw(split, lambda: rng.choice(WORDS, size=rng.integers(LOOPS.start, LOOPS.stop), replace=False))
     key = _draw(split, lambda: rng.choice(list("0123456789"), size=key_digits, replace=False))
