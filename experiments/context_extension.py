@@ -1,8 +1,8 @@
 """Context extension: pre-train on a short context, extend it by YaRN in two phases, retrieve a key from anywhere in it.
 
 DeepSeek-V3 (arXiv 2412.19437, section 4.3): YaRN on the decoupled rotary key alone, with s = 40, alpha = 1, beta = 32
-in both phases; the first makes the context 8 times as long (4K to 32K), the second 4 times more (128K). Tokens a batch and
-the learning rate are those that pre-training ended with. The passkey is looked for as greedy decoding finds it.
+in both phases; the first makes the context 8 times as long (4K to 32K), the second 4 times more (128K). Tokens a batch
+and the learning rate are those that pre-training ended with. The passkey is looked for as greedy decoding finds it.
 """
 
 import dataclasses
@@ -45,7 +45,7 @@ class Config:
     """Context extension of a model that retrieves a passkey."""
 
     workdir: str = "runs/context_extension"
-    """A folder for each phase, evaluations, heat_map.svg, summary.json, report.html; a stopped run resumes from here."""
+    """A folder for each phase, evaluations, heat_map.svg, summary.json, report.html; a stopped run resumes here."""
     seed: int = 0
     """Initial weights and all problems follow from it."""
     lengths: tuple[int, int, int] = (32, 256, 1024)
