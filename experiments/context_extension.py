@@ -31,7 +31,7 @@ from r1jax.policy import Policy, load_policy
 from r1jax.provenance import provenance
 from r1jax.report.passkey import Grid, write_passkey_report
 from r1jax.sft_stage import Lesson, SftConfig, fine_tune
-from r1jax.sharding import MeshConfig, make_mesh
+from r1jax.sharding import MeshConfig, check_divides, make_mesh
 from r1jax.tasks.passkey import SYMBOLS, Passkey, draw_passkey
 from r1jax.train import LossOutput, init_train_state
 
@@ -79,7 +79,9 @@ def main(config: Config) -> None:
             f"--key-digits must be from 2 to 10, not {config.key_digits}; --lengths {short} {middle} {full} must rise "
             f"from at least {least}, and --batch-tokens {config.batch_tokens} be a multiple of each"
         )
-    mesh, workdir = make_mesh(config.mesh), claim_workdir(config.workdir, "context_extension", config)
+    mesh = make_mesh(config.mesh)
+    check_divides(mesh, config.depths * config.problems, "batch", "--depths times --problems")
+    workdir = claim_workdir(config.workdir, "context_extension", config)
     tokenizer = train_tokenizer([" ".join(SYMBOLS)], vocab_size=1024, symbols=SYMBOLS)
     policy = fresh_policy(config, tokenizer, mesh)
     for number, phase in enumerate(PHASES):
@@ -166,7 +168,7 @@ def evaluate(config: Config, title: str, policy: Policy, trained: int, mesh) -> 
     # One program for all lengths: prompts are fed in chunks, of which short ones need fewer.
     settings = SamplingConfig(
         prompts=config.depths * config.problems, group_size=1, prompt_slots=full, max_new_tokens=config.key_digits,
-        temperature=0.0, prefill_rows=config.depths, prefill_chunk=short,
+        temperature=0.0, prefill_rows=config.depths * config.problems, prefill_chunk=short,
     )  # fmt: skip
     sampler = make_sampler(policy.model, settings, mesh, eos_ids=policy.tokenizer.eos_ids)
     sample = partial(sampler, (policy.params, policy.router_bias), key=jax.random.key(0))

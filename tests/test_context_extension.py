@@ -4,6 +4,7 @@ import dataclasses
 import shutil
 import xml.etree.ElementTree as ElementTree
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
@@ -119,6 +120,7 @@ def test_each_phase_has_the_rotary_of_deepseek_v3(workdir):
         rope = {"rope_type": "yarn", "rope_theta": model.rope_theta, "factor": 40.0, "beta_fast": 32, "beta_slow": 1}
         rope |= {"original_max_position_embeddings": TINY.lengths[0], "mscale": 1.0, "mscale_all_dim": 1.0}
         theirs = DeepseekV3Config(
+            hidden_size=model.num_heads * model.qk_rope_head_dim, num_attention_heads=model.num_heads,
             qk_rope_head_dim=model.qk_rope_head_dim, qk_nope_head_dim=model.qk_nope_head_dim, rope_parameters=rope,
             max_position_embeddings=40 * TINY.lengths[0],
         )  # fmt: skip
@@ -138,8 +140,7 @@ def test_the_proportions_are_those_of_the_paper():
 
 def test_yarn_changes_the_model_and_not_its_weights():
     model = passkey_model(len(SYMBOLS) + 4)
-    params, bias = jax.tree.map(np.asarray, init_params(model, jax.random.key(0)))
-    params = jax.tree.map(lambda box: box.unbox(), params, is_leaf=lambda leaf: hasattr(leaf, "unbox"))
+    params, bias = nn.meta.unbox(init_params(model, jax.random.key(0)))
     before = Policy(model, None, params, bias, None)
     after = extended(before, 16, 32)
     assert after.params is params and before.model.yarn is None
