@@ -82,12 +82,9 @@ def main(config: Config) -> None:
     mesh = make_mesh(config.mesh)
     check_divides(mesh, config.depths * config.problems, "batch", "--depths times --problems")
     workdir = claim_workdir(config.workdir, "context_extension", config)
-    tokenizer = train_tokenizer([" ".join(SYMBOLS)], vocab_size=1024, symbols=SYMBOLS)
-    policy = fresh_policy(config, tokenizer, mesh)
     for number, phase in enumerate(PHASES):
         if not (workdir / phase / "summary.json").exists():
-            train(config, policy, number, workdir / phase, mesh)
-        policy = extended(load_policy(workdir / phase, mesh), short, config.lengths[min(number + 1, 2)])
+            train(config, start_of(config, number, workdir, mesh), number, workdir / phase, mesh)
     grids = [
         evaluate_once(config, f"{short} tokens, as it is", workdir, "short", False, mesh),
         evaluate_once(config, f"{short} tokens, YaRN, not trained", workdir, "short", True, mesh),
@@ -99,8 +96,11 @@ def main(config: Config) -> None:
     launch.console.print(f"{table}\n{workdir / 'heat_map.svg'}, {workdir / 'report.html'}", soft_wrap=True)
 
 
-def fresh_policy(config: Config, tokenizer: Tokenizer, mesh) -> Policy:
-    """The model before pre-training."""
+def start_of(config: Config, phase: int, workdir: Path, mesh) -> Policy:
+    """What a phase starts from: new weights, or those of the phase before it, with YaRN."""
+    if phase:
+        return extended(load_policy(workdir / PHASES[phase - 1], mesh), config.lengths[0], config.lengths[phase])
+    tokenizer = train_tokenizer([" ".join(SYMBOLS)], vocab_size=1024, symbols=SYMBOLS)
     model = dataclasses.replace(passkey_model(tokenizer.vocab_size), max_positions=config.lengths[0])
     optimizer = make_optimizer(config.optimizer, 1)
     with jax.set_mesh(mesh):
