@@ -41,6 +41,38 @@ def miniature(vocab_size: int) -> ModelConfig:
     )
 
 
+def passkey_model(vocab_size: int) -> ModelConfig:
+    """The smallest model of DeepSeek-V3's parts that looks things up in its context, laid out for CPU.
+
+    `rope_theta` is as far from a context of 32 tokens as DeepSeek-V3's is from 4096: the slowest channel of the rotary
+    key turns once in about a dozen contexts.
+    """
+    return ModelConfig(
+        vocab_size=vocab_size,
+        embed_dim=32,
+        num_layers=2,
+        num_dense_layers=1,
+        mlp_dim=64,
+        num_heads=2,
+        kv_lora_rank=32,
+        qk_nope_head_dim=16,
+        qk_rope_head_dim=16,
+        v_head_dim=16,
+        num_experts=4,
+        num_experts_per_token=2,
+        num_shared_experts=1,
+        expert_mlp_dim=16,
+        num_expert_groups=2,
+        num_limited_groups=1,
+        rope_theta=100.0,
+        init_stddev=0.05,
+        dtype="float32",
+        unroll_layers=True,
+        remat=False,
+        expert_dispatch="dense",
+    )
+
+
 def student(vocab_size: int) -> ModelConfig:
     """A dense student for distillation, a Qwen2 of about 0.2M parameters, laid out for CPU."""
     return ModelConfig(

@@ -227,6 +227,14 @@ def _figure(rows: list[dict], title: str, caption: str, draws: dict[str, Callabl
 
 def drawing(label: str, draw: Callable) -> str:
     """A drawing as an SVG element without ids or addresses that another on the page could collide with or load."""
+    svg = saved_figure(label, lambda figure: draw(figure.add_subplot()), size=(4.0, 2.7))
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    svg = re.sub(r' xmlns(:\w+)?="[^"]*"| id="[\w.]+_\d+"', "", svg)
+    return svg.replace("<svg", f'<svg role="img" aria-label="{html.escape(label)}"', 1)
+
+
+def saved_figure(label: str, draw: Callable, *, size: tuple[float, float]) -> str:
+    """What `draw` puts on a figure of so many inches, as the text of an SVG file; the same for the same label and data."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -234,13 +242,10 @@ def drawing(label: str, draw: Callable) -> str:
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE | {"svg.hashsalt": label})
-        figure = Figure(figsize=(4.0, 2.7), layout="constrained")
-        draw(figure.add_subplot())
-        figure.savefig(buffer, format="svg")
-    svg = buffer.getvalue()
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-    svg = re.sub(r' xmlns(:\w+)?="[^"]*"| id="[\w.]+_\d+"', "", svg)
-    return svg.replace("<svg", f'<svg role="img" aria-label="{html.escape(label)}"', 1)
+        figure = Figure(figsize=size, layout="constrained")
+        draw(figure)
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()
 
 
 def _curves(axes, rows, names, *, colors=COLORS, scale="linear", label=None, alpha=1.0) -> None:
