@@ -50,7 +50,7 @@ class Config:
     """Initial weights and all problems follow from it."""
     lengths: tuple[int, int, int] = (32, 256, 1024)
     """Context of pre-training and of the two phases, in tokens; by default as 4K, 32K and 128K."""
-    updates: tuple[int, int, int] = (1500, 100, 100)
+    updates: tuple[int, int, int] = (1500, 300, 300)
     """Optimizer updates of pre-training and of the two phases (1000 each in the paper)."""
     batch_tokens: int = 1024
     """Tokens an update, the same in every phase, as in the paper."""
@@ -115,7 +115,7 @@ def extended(policy: Policy, original_length: int, length: int) -> Policy:
 
 
 def train(config: Config, policy: Policy, phase: int, workdir: Path, mesh) -> None:
-    """One phase: rows of one document each."""
+    """One phase, on rows that documents of several lengths fill."""
     length, rate = config.lengths[phase], config.optimizer.learning_rate * config.optimizer.final_fraction
     constant = dataclasses.replace(config.optimizer, learning_rate=rate, schedule="constant", warmup_updates=0)
     settings = SftConfig(
@@ -125,17 +125,29 @@ def train(config: Config, policy: Policy, phase: int, workdir: Path, mesh) -> No
     claim_workdir(workdir, f"context_extension, {PHASES[phase]}", config)
     run = provenance("context_extension", config, policy.parent.provenance)
     lesson = Lesson(partial(passkey_loss, policy.model), {"filler_weight": config.filler_weight}, {})
-    documents = training_documents(config, policy.tokenizer, phase, config.updates[phase] * settings.batch_size)
+    documents = training_documents(config, policy.tokenizer, phase)
     fine_tune(policy, documents, settings, workdir=workdir, mesh=mesh, seed=config.seed, run=run, lesson=lesson)
 
 
-def training_documents(config: Config, tokenizer: Tokenizer, phase: int, count: int) -> Iterator[Document]:
-    """Problems that fill a row each; what is learned of them is the answer, and by its own weight the rest."""
-    learned = np.arange(config.lengths[phase] + 1) > config.lengths[phase] - config.key_digits
-    for number in range(count):
+def training_documents(config: Config, tokenizer: Tokenizer, phase: int) -> Iterator[Document]:
+    """Problems of the lengths from pre-training's to the phase's, each as likely, for as many tokens as its updates take.
+
+    What is learned of them is the answer, and by its own weight the rest.
+    """
+    lengths = doubled(config.lengths[0], config.lengths[phase])
+    number, room = 0, config.updates[phase] * config.batch_tokens
+    while room > 0:
         rng = np.random.default_rng((config.seed, TRAINING, phase, number))
-        drawn = draw_passkey(rng, "train", length=len(learned), key_digits=config.key_digits)
+        length = max(min(int(rng.choice(lengths)), room), config.lengths[0])
+        drawn = draw_passkey(rng, "train", length=length + 1, key_digits=config.key_digits)
+        learned = np.arange(length + 1) > length - config.key_digits
         yield Document(np.array(tokenizer.encode_prompt(" ".join(drawn.document)), np.int32), learned)
+        number, room = number + 1, room - length
+
+
+def doubled(short: int, full: int) -> list[int]:
+    """Lengths from the short to the full one, each twice the one before it."""
+    return [short * 2**power for power in range(math.ceil(math.log2(full / short)))] + [full]
 
 
 def passkey_loss(model: ModelConfig, params, router_bias, batch, scalars) -> LossOutput:
@@ -144,7 +156,6 @@ def passkey_loss(model: ModelConfig, params, router_bias, batch, scalars) -> Los
     logprobs, _ = target_logprobs(model, params, hidden, batch.targets)
     key, count = next_token_sums(logprobs, batch.loss_mask)
     filler, rest = next_token_sums(logprobs, (batch.segments > 0) & (batch.loss_mask == 0))
-    # Rows are alike, so this mean over a part of the batch has the same weights as one over all of it.
     filler *= count / rest
     return LossOutput(key + scalars["filler_weight"] * filler, count, {"key_nll": key, "filler_nll": filler}, load)
 
@@ -163,7 +174,7 @@ def evaluate_once(config: Config, title: str, workdir: Path, phase: str, yarn: b
 def evaluate(config: Config, title: str, policy: Policy, trained: int, mesh) -> Grid:
     """Decode the keys of held-out problems greedily from the latent cache, at every length and depth."""
     short, _, full = config.lengths
-    lengths = [short * 2**power for power in range(math.ceil(math.log2(full / short)))] + [full]
+    lengths = doubled(short, full)
     depths = np.linspace(0, 1, config.depths).tolist()
     # One program for all lengths: prompts are fed in chunks, of which short ones need fewer.
     settings = SamplingConfig(

@@ -5,6 +5,7 @@ import math
 
 import flax.linen as nn
 import jax
+from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from r1jax.config import UserError
@@ -58,7 +59,12 @@ def make_mesh(config: MeshConfig, devices=None) -> Mesh:
         raise UserError(f"this slice has {jax.process_count()} hosts, which must join each other: add --distributed")
     devices = jax.devices() if devices is None else devices
     sizes = _axis_sizes(config, len(devices))
-    return jax.make_mesh(sizes, MESH_AXES, axis_types=(AxisType.Auto,) * len(sizes), devices=devices)
+    types = (AxisType.Auto,) * len(sizes)
+    try:
+        return jax.make_mesh(sizes, MESH_AXES, axis_types=types, devices=devices)
+    except NotImplementedError:  # an axis is no product of sides of the slice: parts of a side, then
+        devices = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+        return Mesh(devices, MESH_AXES, axis_types=types)
 
 
 def reshape_mesh(mesh: Mesh, config: MeshConfig) -> Mesh:

@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -95,22 +94,9 @@ def conversations(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def storage():
     """Environment variables by which orbax, tensorstore and gcsfs find a bucket of the name "bucket" on loopback."""
-    emulator = pytest.importorskip("gcp_storage_emulator.server")
+    pytest.importorskip("gcp_storage_emulator")
     pytest.importorskip("gcsfs")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = emulator.create_server("127.0.0.1", port, in_memory=True, default_bucket="bucket")
-    # It answers one request at a time, and by default lets five connections wait; two hosts that save have more, and
-    # the kernel would drop them.
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("socketserver.TCPServer.request_queue_size", 1024)
-        server.start()
-    where = f"http://127.0.0.1:{port}"
-    variables = {"STORAGE_EMULATOR_HOST": where, "TENSORSTORE_GCS_HTTP_URL": where}
-    variables |= {"GOOGLE_AUTH_TOKEN_FOR_TESTING": "none", "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"}
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in variables.items():
-            patch.setenv(name, value)
+    from bucket import serve
+
+    with serve("bucket") as variables:
         yield variables
-    server.stop()

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import types
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,7 @@ from r1jax.aot.table import markdown
 from r1jax.config import UserError
 from r1jax.models.presets import qwen2_5_1_5b, v3_1m
 from r1jax.sft_stage import SftConfig
-from r1jax.sharding import MeshConfig, make_abstract_mesh
+from r1jax.sharding import MeshConfig, make_abstract_mesh, make_mesh
 
 # As the TPU compiler writes: products as convolutions, no trip counts, collectives in the fusions that accompany them.
 TPU = """
@@ -368,3 +369,27 @@ def test_weights_gathered_for_each_layer_count_once_a_layer(partitioned):
     assert flops == 5 * 2 * 32 * 128 * 128
     kinds = {kind for kind, _, _ in collectives}
     assert kinds == {"all-gather"} and sum(c[2] for c in collectives) == 5 * 3 / 4 * 128 * 128 * 4
+
+
+class Chip(NamedTuple):
+    """What JAX asks of a device when it arranges a mesh; a stand-in, for there is no slice here."""
+
+    id: int
+    coords: tuple[int, int, int]
+    platform: str = "tpu"
+    device_kind: str = "TPU v5p"
+    process_index: int = 0
+    core_on_chip: int = 0
+    client: None = None
+
+
+def test_an_axis_may_take_a_part_of_a_side():
+    """On 4 x 4 x 4 chips two axes of 8, neither a product of sides: all chips, and nearest neighbours along each."""
+    chips = [Chip(n, (n % 4, n // 4 % 4, n // 16)) for n in range(64)]
+    mesh = make_mesh(MeshConfig(fsdp=8, expert=8), chips)
+    assert mesh.shape["fsdp"] == mesh.shape["expert"] == 8 and len({chip.id for chip in mesh.devices.flat}) == 64
+    for axis in (1, 2):
+        lines = np.moveaxis(mesh.devices, axis, -1).reshape(-1, 8)
+        for line in lines:
+            sides = [len({chip.coords[side] for chip in line}) for side in range(3)]
+            assert sorted(sides) == [1, 2, 4]

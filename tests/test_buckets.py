@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tensorstore
 
 from r1jax import checkpoint
 from r1jax.config import UserError, as_path, claim_workdir
@@ -32,6 +33,18 @@ def test_records_in_a_bucket_are_dropped_and_appended_as_in_a_file(storage, tmp_
             log.write({"step": step})
         JsonLines(path, resume_step=2).write({"step": 3, "again": True})
         assert read_json_lines(path) == [{"step": 1}, {"step": 2}, {"step": 3, "again": True}]
+
+
+def test_the_bucket_keeps_to_preconditions(storage):
+    """Without which two hosts could not write one checkpoint."""
+    store = tensorstore.KvStore.open("gs://bucket/conditions/").result()
+    first = store.write("key", b"first").result().generation
+    read = store.read("key").result()
+    assert read.value == b"first" and read.stamp.generation == first
+    second = store.write("key", b"second", if_equal=first).result().generation
+    assert second not in (first, b"")
+    store.write("key", b"third", if_equal=first).result()
+    assert store.read("key").result().value == b"second"
 
 
 def test_checkpoints_in_a_bucket(storage):
