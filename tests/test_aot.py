@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import types
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -371,7 +370,8 @@ def test_weights_gathered_for_each_layer_count_once_a_layer(partitioned):
     assert kinds == {"all-gather"} and sum(c[2] for c in collectives) == 5 * 3 / 4 * 128 * 128 * 4
 
 
-class Chip(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Chip:
     """What JAX asks of a device when it arranges a mesh; a stand-in, for there is no slice here."""
 
     id: int

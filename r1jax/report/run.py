@@ -22,6 +22,7 @@ NAMES = {  # by the name of a metric without the number at its end; also the ord
     "sampler_mismatch_max": "largest, nats", "mismatch_kl": "KL, nats a token",
     "routing_difference": "routing decisions that differ", "dropped_share": "groups without signal, of those drawn",
     "filled_share": "groups without signal, in the batch", "language_score": "language consistency",
+    "key_nll": "key, nats a token", "filler_nll": "filler, nats a token",
     "reflection_words": "reflection words a response", "loss": "loss", "helpful": "helpfulness reward", "safety": "safety reward",
 }  # fmt: skip
 
