@@ -59,7 +59,7 @@ class Config:
     filler_weight: float = 1.0
     """Weight of the loss on the filler beside that on the key, each a mean over its tokens."""
     optimizer: OptimizerConfig = OptimizerConfig(
-        learning_rate=5e-3, schedule="cosine", warmup_updates=50, final_fraction=0.2
+        learning_rate=5e-3, schedule="cosine", warmup_updates=50, final_fraction=0.06
     )
     """Of pre-training; the phases go on with its last learning rate and fresh moments."""
     save_every: int = 200
