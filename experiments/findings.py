@@ -41,32 +41,32 @@ class Config:
 
 FEW = "--evaluation-problems 128 --training-problems 16"
 JUDGED = "r1_zero cold_start reasoning_rl sft general_rl distill student_rl".split()
-CHAIN = "r1 --problems 130 --only " + " ".join(f"evaluate_{name}" for name in JUDGED)
+CHAIN = "r1 --problems 650 --only " + " ".join(f"evaluate_{name}" for name in JUDGED)
 PRETRAIN = f"pretrain --tokenizer {BASE_MODEL}"
 SEARCH = f"{PRETRAIN} --updates 500 --population.blurt 0.55 --population.single"
 SMALL = "ablations/base_size --updates 500 --embed-dim"
 RL = f"r1_zero --grpo.iterations 20 {FEW} --init"
 PPO = f"ablations/ppo --grpo.iterations 24 {FEW} --critic.trace"
 ARMS = {
-    "chain": (CHAIN, 23),
-    "no_language": ("reasoning_rl --init {chain}/cold_start --language-weight 0", 2.5),
+    "chain": (CHAIN, 26),
+    "no_language": ("reasoning_rl --init {chain}/cold_start --language-weight 0", 4.5),
     "preferences": (
         "general_rl --init {chain}/sft --helpful {chain}/helpful_rm --safe {chain}/safety_rm --preferences-from 1 "
-        "--grpo.iterations 32 --evaluation-problems 64 --training-problems 16", 2,
+        "--grpo.iterations 32 --evaluation-problems 64 --training-problems 16", 4,
     ),
-    "r1_zero": ("r1_zero", 5), "random": ("ablations/random_reward", 3.5),
-    "ppo_1": (f"{PPO} 1", 3), "ppo_95": (f"{PPO} 0.95", 3),
-    "bias": (f"{PRETRAIN} --updates 200", 0.8),
-    "aux": (f"{PRETRAIN} --updates 200 --router-bias-rate 0 --balance-weight 0.01", 0.8),
-    "unbalanced": (f"{PRETRAIN} --updates 200 --router-bias-rate 0", 0.8),
-    "search_0": (f"{SEARCH} 0.45", 1.7), "search_5": (f"{SEARCH} 0.40", 1.7), "search_15": (f"{SEARCH} 0.30", 1.7),
-    "rl_0": (f"{RL} {{search_0}}", 1.2), "rl_5": (f"{RL} {{search_5}}", 1.2), "rl_15": (f"{RL} {{search_15}}", 1.2),
-    "width_16": (f"{SMALL} 16", 0.6), "width_32": (f"{SMALL} 32", 0.6),
-    "rl_16": (f"{RL} {{width_16}}", 0.6), "rl_32": (f"{RL} {{width_32}}", 0.7),
-    "long": (f"r1_zero --init {{r1_zero}} --grpo.iterations 40 {FEW}", 3.5),
+    "r1_zero": ("r1_zero", 8), "random": ("ablations/random_reward", 6),
+    "ppo_1": (f"{PPO} 1", 5), "ppo_95": (f"{PPO} 0.95", 5),
+    "bias": (f"{PRETRAIN} --updates 200", 1.3),
+    "aux": (f"{PRETRAIN} --updates 200 --router-bias-rate 0 --balance-weight 0.01", 1.3),
+    "unbalanced": (f"{PRETRAIN} --updates 200 --router-bias-rate 0", 1.3),
+    "search_0": (f"{SEARCH} 0.45", 2.8), "search_5": (f"{SEARCH} 0.40", 2.8), "search_15": (f"{SEARCH} 0.30", 2.8),
+    "rl_0": (f"{RL} {{search_0}}", 2), "rl_5": (f"{RL} {{search_5}}", 2), "rl_15": (f"{RL} {{search_15}}", 2),
+    "width_16": (f"{SMALL} 16", 1), "width_32": (f"{SMALL} 32", 1),
+    "rl_16": (f"{RL} {{width_16}}", 1), "rl_32": (f"{RL} {{width_32}}", 1.2),
+    "long": (f"r1_zero --init {{r1_zero}} --grpo.iterations 40 {FEW}", 6),
 }  # fmt: skip
-"""Runs by name: an experiment with options, {NAME} being another run of the same seed, and an estimate of minutes on two
-free cores."""
+"""Runs by name: an experiment with options, {NAME} being another run of the same seed, and an estimate of its minutes on
+a free processor."""
 
 
 FINDINGS = (
@@ -191,7 +191,7 @@ def main(config: Config) -> None:
     wanted = chosen(stages, [f"{arm}/{seed}" for finding in rows for arm in finding.arms for seed in seeds])
     if config.dry_run:
         show_plan(root, wanted, stage_states(root, stages, EXPERIMENTS))
-        return launch.console.print(f"about {minutes(wanted):.0f} minutes on two free cores in all")
+        return launch.console.print(f"about {minutes(wanted) / config.jobs:.0f} minutes on {config.jobs} free processors")
     try:
         if not config.no_runs:
             run_stages(root, stages, wanted, EXPERIMENTS, config.jobs)
@@ -200,7 +200,7 @@ def main(config: Config) -> None:
 
 
 def minutes(stages: list[Stage]) -> float:
-    """What stages are expected to take on two cores."""
+    """What stages are expected to take on one processor."""
     return sum(ARMS[stage.name.partition("/")[0]][1] for stage in stages)
 
 
