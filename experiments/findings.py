@@ -56,9 +56,9 @@ ARMS = {
     ),
     "r1_zero": ("r1_zero", 8), "random": ("ablations/random_reward", 6),
     "ppo_1": (f"{PPO} 1", 5), "ppo_95": (f"{PPO} 0.95", 5),
-    "bias": (f"{PRETRAIN} --updates 200", 1.3),
-    "aux": (f"{PRETRAIN} --updates 200 --router-bias-rate 0 --balance-weight 0.01", 1.3),
-    "unbalanced": (f"{PRETRAIN} --updates 200 --router-bias-rate 0", 1.3),
+    "bias": (f"{PRETRAIN} --updates 200", 5),
+    "aux": (f"{PRETRAIN} --updates 200 --router-bias-rate 0 --balance-weight 0.01", 5),
+    "unbalanced": (f"{PRETRAIN} --updates 200 --router-bias-rate 0", 5),
     "search_0": (f"{SEARCH} 0.45", 2.8), "search_5": (f"{SEARCH} 0.40", 2.8), "search_15": (f"{SEARCH} 0.30", 2.8),
     "rl_0": (f"{RL} {{search_0}}", 2), "rl_5": (f"{RL} {{search_5}}", 2), "rl_15": (f"{RL} {{search_15}}", 2),
     "width_16": (f"{SMALL} 16", 1), "width_32": (f"{SMALL} 32", 1),
@@ -87,14 +87,16 @@ FINDINGS = (
     Finding(
         3, "R1-Zero mixes languages and breaks the format more than R1", "poor readability, language mixing (section 2.3)",
         ("chain",), "language consistency and format of R1 are above those of R1-Zero by their intervals.", verdicts.mixing,
-        "At the temperature of evaluation the base keeps the format in nearly all responses: little is left to mend.",
+        "R1-Zero mixes languages on every seed. It breaks the format in 2% of responses, as R1 does: the corpus teaches the "
+        "format to the base, which keeps it in nearly all at the temperature of evaluation.",
     ),
     Finding(
         4, "The cold start mends format and readability, and may cost accuracy",
         "IF-Eval 46.6 to 71.7, AIME 77.9 to 59.0 (table 3, R1-Zero and Dev1)", ("chain",),
         "language consistency and format of Dev1 are above those of R1-Zero by their intervals; the cost is shown.",
         verdicts.cold_start,
-        "At the temperature of evaluation the base keeps the format in nearly all responses: little is left to mend.",
+        "Language is mended on every seed. Format is not: at the temperature of evaluation the base has it in nearly all "
+        "responses, R1-Zero in 98%, and little is left to mend.",
     ),
     Finding(
         5, "The language reward holds consistency at a small cost",
@@ -108,13 +110,17 @@ FINDINGS = (
         "AlpacaEval 62.1 to 87.6, ArenaHard 75.6 to 92.3; AIME 78.1 to 79.8 (table 3, Dev3 and R1)", ("chain",),
         "general accuracy of R1 is above that of Dev3 by its interval, and reasoning is not 5 points below Dev2 by its.",
         verdicts.last_stage,
+        "Every seed gains, by 2, 8 and 8 points, which three seeds do not tell from chance at 95%: the least gain is that of "
+        "the chain whose Dev3 was best before. Safety reaches 100% on every seed; what is left are requests.",
     ),
     Finding(
         7, "Preference reward optimised for long drifts from accuracy",
         "reward rises while Codeforces falls (supplement, figure 6)", ("chain", "preferences"),
         "the helpfulness reward rises from the first to the last ten iterations, and by more than the share of requests "
         "that the rule calls right, both by their intervals.", verdicts.preference_drift,
-        "Requests stand in for Codeforces: the rule that defines helpfulness here is measured and never rewarded.",
+        "Requests stand in for Codeforces: the rule that defines helpfulness here is measured and never rewarded. The reward "
+        "model orders 94% of held-out pairs rightly, and 32 iterations find nothing that pleases it and is wrong: reward and "
+        "rule rise together on every seed.",
     ),
     Finding(
         8, "Distillation beats RL on the same small student",
@@ -191,7 +197,9 @@ def main(config: Config) -> None:
     wanted = chosen(stages, [f"{arm}/{seed}" for finding in rows for arm in finding.arms for seed in seeds])
     if config.dry_run:
         show_plan(root, wanted, stage_states(root, stages, EXPERIMENTS))
-        return launch.console.print(f"about {minutes(wanted) / config.jobs:.0f} minutes on {config.jobs} free processors")
+        return launch.console.print(
+            f"about {minutes(wanted) / config.jobs:.0f} minutes on {config.jobs} free processors"
+        )
     try:
         if not config.no_runs:
             run_stages(root, stages, wanted, EXPERIMENTS, config.jobs)
