@@ -14,7 +14,8 @@ from r1jax.data.prompts import PROMPTS
 from r1jax.data.sources import read_records
 from r1jax.data.tokenizer import Tokenizer
 from r1jax.tasks.answers import BrokenRecord
-from r1jax.tasks.families import PUBLISHED, Split, draw_records, family_of, read_parts, with_ids
+from r1jax.tasks.families import PUBLISHED, draw_records, family_of, read_parts, with_ids
+from r1jax.tasks.splits import Split
 
 PromptForm = Literal["r1_zero", "chat", "r1", "template"]
 INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."

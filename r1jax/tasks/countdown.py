@@ -1,10 +1,9 @@
 """Countdown: reach a target from some of the given numbers, each used at most once."""
 
-import hashlib
 import itertools
 from collections import Counter
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,12 +11,12 @@ from r1jax.rewards.format import extract_answer
 from r1jax.rewards.judgement import Judgement
 from r1jax.tasks.expression import evaluate
 from r1jax.tasks.languages import Language
+from r1jax.tasks.splits import Split, is_kept_back
 
 SMALLEST, LARGEST = 2, 15
 LEVELS = (1, 2, 3)
 QUESTION_PHRASES = ("Use two of the numbers", "to make")
 CHINESE_PHRASES = ("用其中两个数", "得到")
-HELD_OUT_SHARE = 10  # one problem in ten
 
 
 class Problem(NamedTuple):
@@ -51,12 +50,11 @@ def candidates(numbers: tuple[int, ...]) -> list[tuple[str, int]]:
 
 def is_held_out(numbers: tuple[int, ...], target: int) -> bool:
     """Whether a problem belongs to the held-out split: decided by a hash of its number multiset and target alone."""
-    key = f"{sorted(numbers)}|{target}".encode()
-    return hashlib.blake2b(key, digest_size=4).digest()[0] % HELD_OUT_SHARE == 0
+    return is_kept_back(f"{sorted(numbers)}|{target}")
 
 
 @lru_cache
-def problems(level: int, split: Literal["train", "held_out"]) -> tuple[Problem, ...]:
+def problems(level: int, split: Split) -> tuple[Problem, ...]:
     """All problems of a level in one split, in a fixed order.
 
     Level L gives L + 2 distinct numbers from 2 to 15, of which two reach the target; the target is none of them.
@@ -77,7 +75,7 @@ def problems(level: int, split: Literal["train", "held_out"]) -> tuple[Problem, 
 
 
 def draw_problems(
-    levels: tuple[int, ...], split: Literal["train", "held_out"], count: int, rng: np.random.Generator
+    levels: tuple[int, ...], split: Split, count: int, rng: np.random.Generator
 ) -> list[Problem]:
     """`count` problems, the levels in turn, each drawn with equal chance from its split, numbers in random order.
 

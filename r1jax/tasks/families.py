@@ -3,10 +3,9 @@
 `python -m r1jax.tasks.families` prints a problem of every family and level.
 """
 
-import hashlib
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -33,11 +32,11 @@ from r1jax.tasks.answers import MAX_NUMBER_LENGTH, BrokenRecord, field, judge_an
 from r1jax.tasks.expression import evaluate
 from r1jax.tasks.languages import LANGUAGES, Language
 from r1jax.tasks.levels import LEVELS
+from r1jax.tasks.splits import HELD_OUT_SHARE, Split, is_kept_back
 
 TRIES = 500
 """Draws in a row without a fresh problem after which a level counts as used up."""
 
-Split = Literal["train", "held_out"]
 
 
 def question_of(record: dict) -> str:
@@ -55,7 +54,7 @@ class Family(NamedTuple):
     judge: Callable[[dict, str], Judgement]
     content: Callable[[dict], str] = question_of
     """What makes two records the same problem; decides the split."""
-    held_out_share: int = countdown.HELD_OUT_SHARE
+    held_out_share: int = HELD_OUT_SHARE
     """One problem in so many is held out."""
 
 
@@ -206,8 +205,7 @@ def is_held_out(record: dict) -> bool:
       BrokenRecord: the record is of no family.
     """
     family = family_of(record)
-    digest = hashlib.blake2b(family.content(record).encode(), digest_size=4).digest()
-    return digest[0] % family.held_out_share == 0
+    return is_kept_back(family.content(record), family.held_out_share)
 
 
 def draw_records(parts: Sequence[Part], split: Split, count: int, rng: np.random.Generator) -> list[dict]:

@@ -8,10 +8,11 @@ The filler is a loop of different words, repeated, so that it can be predicted b
 to retrieve by content, as the key must be.
 """
 
-import hashlib
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+
+from r1jax.tasks.splits import Split, is_kept_back
 
 HIDDEN, STOP = "The pass key is", "."
 WORDS = (
@@ -23,9 +24,6 @@ SYMBOLS = (HIDDEN, STOP, *WORDS, *"0123456789")
 """All pieces; a tokenizer for this task gives each a token of its own."""
 LOOPS = range(5, 10)
 """Words of a loop of filler."""
-HELD_OUT_SHARE = 10  # one loop and one key in ten
-
-Split = Literal["train", "held_out"]
 
 
 class Passkey(NamedTuple):
@@ -46,7 +44,7 @@ class Passkey(NamedTuple):
 
 def is_held_out(pieces: tuple[str, ...]) -> bool:
     """Whether a loop or a key is for evaluation alone: decided by a hash of it, one in ten."""
-    return hashlib.blake2b(" ".join(pieces).encode(), digest_size=4).digest()[0] % HELD_OUT_SHARE == 0
+    return is_kept_back(" ".join(pieces))
 
 
 def draw_passkey(
