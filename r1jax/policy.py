@@ -14,7 +14,7 @@ from r1jax.data.tokenizer import Tokenizer, check_vocabulary, load_tokenizer
 from r1jax.interop.hf_config import is_hf_folder, read_hf_config
 from r1jax.interop.loading import has_mtp, load_checkpoint
 from r1jax.models.config import Dtype, ModelConfig, read_model_config
-from r1jax.models.layers import cast_params
+from r1jax.models.layers import cast_params, cast_shapes
 from r1jax.models.presets import for_tpu
 from r1jax.models.transformer import init_params
 from r1jax.provenance import file_hash
@@ -118,10 +118,10 @@ def start_training(policy: Policy, optimizer, mesh, manager):
 
 def start_reference(model: ModelConfig, state: TrainState, manager):
     """The reference policy as (params, router_bias): from the run's latest checkpoint, else the state's own weights."""
-    reference = freeze(model, state)
     if manager.latest_step() is None:
-        return reference
-    return tuple(restore(manager, arrays={"reference": reference})["reference"])
+        return freeze(model, state)
+    wanted = cast_shapes(model, state.params), state.router_bias
+    return tuple(restore(manager, arrays={"reference": wanted})["reference"])
 
 
 def freeze(model: ModelConfig, state: TrainState):

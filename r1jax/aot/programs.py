@@ -21,7 +21,7 @@ from r1jax.generation.sampler import rollout_settings
 from r1jax.generation.slots import Decoding, entry_axes
 from r1jax.grpo_config import GrpoConfig, loss_scalars
 from r1jax.models.config import ModelConfig
-from r1jax.models.layers import cast_params
+from r1jax.models.layers import cast_shapes
 from r1jax.models.transformer import init_params
 from r1jax.optimizer import make_optimizer
 from r1jax.rl import GrpoRows, Rows, grpo_batch_loss
@@ -83,8 +83,7 @@ def policy_of(state: TrainState) -> tuple:
 
 def reference_of(model: ModelConfig, state: TrainState) -> tuple:
     """Those of the reference policy, which is kept in the compute dtype."""
-    shapes = jax.eval_shape(partial(cast_params, model), state.params)
-    return jax.tree.map(lambda x, laid: placed(x, laid.sharding), shapes, state.params), state.router_bias
+    return cast_shapes(model, state.params), state.router_bias
 
 
 def placed(x, sharding) -> jax.ShapeDtypeStruct:

@@ -30,6 +30,12 @@ def cast_params(config: ModelConfig, params):
     return jax.tree_util.tree_map_with_path(cast, params)
 
 
+def cast_shapes(config: ModelConfig, params):
+    """What `cast_params` makes of parameters, or of their shapes with shardings, as shapes laid out like them."""
+    shapes = jax.eval_shape(partial(cast_params, config), params)
+    return jax.tree.map(lambda x, laid: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=laid.sharding), shapes, params)
+
+
 def fp8_recipe(config: ModelConfig) -> Recipe | None:
     """How linear products run in FP8; None where they run in the compute dtype."""
     if config.precision == "dtype":

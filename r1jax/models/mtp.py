@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from r1jax.models.block import Block
+from r1jax.models.block import Block, within_layer
 from r1jax.models.cache import Entries
 from r1jax.models.config import ModelConfig
 from r1jax.models.layers import RMSNorm, weight
@@ -41,7 +41,7 @@ class MultiTokenPrediction(nn.Module):
         parts = [RMSNorm(config, name="embedding_norm")(next_embedding), RMSNorm(config, name="hidden_norm")(hidden)]
         shape, axes = (2 * config.embed_dim, config.embed_dim), ("embed", "embed_activation")
         x = jnp.concatenate(parts, axis=-1) @ weight(self, "projection", shape, axes, config)
-        x = constrain(x, ("batch", "length", "embed_activation"))
+        x = within_layer(x)
         block = nn.remat(Block) if config.remat else Block
         x, (entries, routing) = block(config, routed=True, name="block")(x, cache, router_bias, None, visibility)
         return RMSNorm(config, name="final_norm")(x), entries, routing
@@ -105,6 +105,6 @@ def mtp_with_cache(
 
 def _apply(config, params, router_bias, hidden, next_tokens, visibility, cache):
     rows = constrain(params["embedding"].astype(config.dtype), ("vocab", "embed_activation"))
-    embedding = constrain(rows[next_tokens], ("batch", "length", "embed_activation"))
+    embedding = within_layer(rows[next_tokens])
     arguments = hidden, embedding, router_bias[-1], visibility, cache
     return MultiTokenPrediction(config).apply({"params": params["mtp"]}, *arguments)
