@@ -4,6 +4,7 @@ What is done is kept, what was stopped goes on, and what changed is run again, w
 in the root keeps what a run was made by and whether it has finished; the code of r1jax itself is not in that.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -178,7 +179,7 @@ class _Running(NamedTuple):
 
 
 def _shares(jobs: int) -> list[frozenset[int] | None]:
-    """The processors of each of several stages that run at a time, none where they cannot be set; None: it runs alone."""
+    """The processors of each of several stages at a time, none where they cannot be set; None: it runs alone."""
     mine = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     return [None] if jobs == 1 else [frozenset(mine[job::jobs] or mine) for job in range(jobs)]
 
@@ -234,11 +235,23 @@ def _start(root: Path, stage: Stage, experiments: Path, share: frozenset[int] | 
     if share is None:
         return _Running(stage, start(), share, time.monotonic())
     _output(root, stage).parent.mkdir(parents=True, exist_ok=True)
-    with open(_output(root, stage), "a") as output:
+    with open(_output(root, stage), "a") as output, _confined(share):
         process = start(stdout=output, stderr=subprocess.STDOUT)
-    if share:
-        os.sched_setaffinity(process.pid, share)
     return _Running(stage, process, share, time.monotonic())
+
+
+@contextlib.contextmanager
+def _confined(share: frozenset[int]):
+    """What is started inside has these processors from its first instruction; all, where there are none given."""
+    if not share:
+        yield
+        return
+    mine = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, share)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, mine)
 
 
 def show_plan(root: Path, stages: Sequence[Stage], states: dict[str, str]) -> None:

@@ -8,8 +8,8 @@ import pytest
 
 from r1jax import launch
 
-PATIENCE = 3600
-"""Seconds until a process is taken for stuck. What it does takes a minute, or many on a machine that is busy."""
+PATIENCE = 550
+"""Seconds until a process is taken for stuck."""
 
 
 def start_hosts(count: int, command: list, environment: dict) -> list[subprocess.Popen]:
