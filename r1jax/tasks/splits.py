@@ -9,5 +9,5 @@ HELD_OUT_SHARE = 10
 
 
 def is_kept_back(content: str, share: int = HELD_OUT_SHARE) -> bool:
-    """Whether a problem of this content belongs to the held-out split, one in `share`: decided by a hash of it alone."""
+    """Whether a problem of this content is of the held-out split, one in `share`: decided by a hash of it alone."""
     return hashlib.blake2b(content.encode(), digest_size=4).digest()[0] % share == 0
