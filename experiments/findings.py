@@ -5,6 +5,8 @@ whatever has all its seeds. `--dry-run` prints the commands and how long they ta
 """
 
 import dataclasses
+import os
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -42,7 +44,7 @@ class Config:
 FEW = "--evaluation-problems 128 --training-problems 16"
 JUDGED = "r1_zero cold_start reasoning_rl sft general_rl distill student_rl".split()
 CHAIN = "r1 --problems 650 --only " + " ".join(f"evaluate_{name}" for name in JUDGED)
-PRETRAIN = f"pretrain --tokenizer {BASE_MODEL}"
+PRETRAIN = f"pretrain --tokenizer {shlex.quote(os.path.relpath(BASE_MODEL))}"
 SEARCH = f"{PRETRAIN} --updates 500 --population.blurt 0.55 --population.single"
 SMALL = "ablations/base_size --updates 500 --embed-dim"
 RL = f"r1_zero --grpo.iterations 20 {FEW} --init"
@@ -52,7 +54,7 @@ ARMS = {
     "no_language": ("reasoning_rl --init {chain}/cold_start --language-weight 0", 4.5),
     "preferences": (
         "general_rl --init {chain}/sft --helpful {chain}/helpful_rm --safe {chain}/safety_rm --preferences-from 1 "
-        "--grpo.iterations 32 --evaluation-problems 64 --training-problems 16", 4,
+        "--reasoning-parts --grpo.iterations 60 --evaluation-problems 64 --training-problems 16", 6,
     ),
     "r1_zero": ("r1_zero", 8), "random": ("ablations/random_reward", 6),
     "ppo_1": (f"{PPO} 1", 5), "ppo_95": (f"{PPO} 0.95", 5),
@@ -228,7 +230,7 @@ def write_page(page: Path, root: Path, stages: list[Stage], states: Mapping[str,
     commands = {}
     for finding in FINDINGS:
         needed = chosen(stages, [f"{arm}/{seeds[0]}" for arm in finding.arms])
-        lines = [f"# {shown_command(root, stage).replace(str(BASE_MODEL), 'r1jax/tasks/base')}" for stage in needed]
+        lines = [f"# {shown_command(root, stage)}" for stage in needed]
         commands[finding.number] = [f"python experiments/findings.py --only {finding.number}  # of each seed:", *lines]
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text(findings_page(FINDINGS, judged, commands, INTRO), encoding="utf-8")

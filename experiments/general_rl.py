@@ -23,7 +23,7 @@ from r1jax.rewards.combine import Combined, GroupRewards, Term, combine, group_r
 from r1jax.rl_loop import Asked
 from r1jax.rl_stage import RlStageConfig, run_rl_stage
 from r1jax.sharding import make_mesh
-from r1jax.tasks.families import draw_records, read_parts
+from r1jax.tasks.families import Part, draw_records, read_parts
 
 REASONING = {"accuracy": Term(), "format": Term(), "language": Term()}
 GENERAL = {"format": Term(), "language": Term()}
@@ -50,7 +50,7 @@ class Config(RlStageConfig):
         "chains:3",
         "functions:3",
     )
-    """Families and levels judged by rules."""
+    """Families and levels judged by rules; none: general prompts alone, which shows what pleasing a reward model costs."""
     general_parts: tuple[str, ...] = ("requests:1", "safety:1", "requests:2", "safety:2", "requests:3")
     """Families and levels judged by reward models: safety by the one of safety, others by the one of helpfulness."""
     preferences_from: int = 16
@@ -88,16 +88,18 @@ PRESETS = {
 
 def main(config: Config) -> None:
     reasoning, general = read_parts(config.reasoning_parts), read_parts(config.general_parts)
-    if not 1 <= config.preferences_from:
-        raise UserError(f"--preferences-from must be 1 or more, not {config.preferences_from}")
+    if config.preferences_from < 1 or (config.preferences_from > 1 and not reasoning):
+        raise UserError(
+            f"--preferences-from must be 1 or more, and 1 without --reasoning-parts, not {config.preferences_from}"
+        )
+    together = alternating(reasoning, general)
     mesh = make_mesh(config.mesh)
     models = {"helpful": load_reward_model(config.helpful, mesh), "safety": load_reward_model(config.safe, mesh)}
     size = {"batch": config.grpo.rows_at_a_time, "length": config.scored_length}
     scorers = {kind: make_scorer(model, mesh, **size) for kind, model in models.items()}
 
     def ask(step: int | None, split: str, count: int, rng: np.random.Generator) -> Asked:
-        mixed = step is None or step >= config.preferences_from
-        parts = [part for pair in zip(reasoning, general) for part in pair] if mixed else reasoning
+        parts = together if step is None or step >= config.preferences_from else reasoning
         records = draw_records(parts, split, count, rng)
         return Asked(records, [chat_prompt(record["question"]) for record in records])
 
@@ -108,6 +110,11 @@ def main(config: Config) -> None:
     judges = judges_of("chat", language=True, allow_unsafe=unsafe)
     with open_judges(judges, examples, workers=2, allow_unsafe=unsafe) as submit:
         run_rl_stage(config, "general_rl", init=config.init, ask=ask, submit=submit, reward=reward)
+
+
+def alternating(reasoning: list[Part], general: list[Part]) -> list[Part]:
+    """Half of either, as many as the shorter has; general parts alone where there is no reasoning."""
+    return [part for pair in zip(reasoning, general) for part in pair] if reasoning else general
 
 
 def mixed_rewards(

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
-from experiments.general_rl import mixed_rewards
+from experiments.general_rl import Config, alternating, main, mixed_rewards
+from r1jax.config import UserError
 from r1jax.evaluation import Response
 from r1jax.rewards.judgement import Judgement
 from r1jax.rl_loop import Asked
+from r1jax.tasks.families import read_parts
 
 GENERAL = {"requests", "safety"}
 
@@ -55,3 +57,14 @@ def test_a_judge_of_general_prompts_that_failed_masks_the_sample_unless_it_is_th
     lost = lambda name: response("a")._replace(judgements=response("a").judgements | {name: Judgement("timeout", 0.0)})
     result = rewards([{"family": "requests"}], [[lost("language"), lost("accuracy"), response("a")]], {"a": 0.0})
     assert result.known.tolist() == [[False, True, True]] and result.rewards[0, 0] == 0.0
+
+
+def test_reasoning_and_general_problems_come_in_equal_parts_or_general_ones_alone():
+    reasoning, general = read_parts(["countdown:1", "chains:2", "functions:3"]), read_parts(["requests:1", "safety:2"])
+    named = lambda parts: [(part.family.name, part.level) for part in parts]
+    assert named(alternating(reasoning, general)) == [("countdown", 1), ("requests", 1), ("chains", 2), ("safety", 2)]
+    assert alternating([], general) == general
+    with pytest.raises(
+        UserError, match="--preferences-from must be 1 or more, and 1 without --reasoning-parts, not 16"
+    ):
+        main(Config(reasoning_parts=()))

@@ -101,6 +101,10 @@ def search(config: Config) -> None:
     for one in tried:
         table.add_row(*one.cells())
     launch.console.print(table)
+    if config.json:
+        options = [one.options(config.programs[0]) for one in tried]
+        records = [{"options": line} | one.record for line, one in zip(options, tried, strict=True)]
+        write_json(config.json, {"config": dataclasses.asdict(config), "tried": records})
     if best is None:
         raise UserError("nothing that was tried fits; take a larger slice, or a smaller batch")
     launch.console.print(f"best: {best.options(config.programs[0])}", soft_wrap=True)
