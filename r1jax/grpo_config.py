@@ -40,6 +40,8 @@ class GrpoConfig:
     """Weight of the KL penalty towards the reference."""
     reference_every: int = 400
     """Updates after which the policy becomes the reference; a multiple of mini_batches."""
+    offload_reference: bool = False
+    """Keep the reference in the hosts' memory, and on the devices while it scores; it moves once an iteration."""
     router_bias_rate: float = 0.0
     """Step of expert balancing (not stated for RL; 0 at the end of DeepSeek-V3's pre-training). Frozen: a bias that moves
     sends tokens to other experts than those that sampled, whatever their reward, and the few kinds of prompts of RL are

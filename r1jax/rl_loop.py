@@ -30,7 +30,7 @@ from r1jax.rewards.combine import GroupRewards
 from r1jax.rewards.verdict import Submit
 from r1jax.rl import GrpoRows, Rows, experts_of, grpo_batch_loss, rows_of
 from r1jax.rl_layout import Loss, choose_layout
-from r1jax.sharding import batch_sharding
+from r1jax.sharding import batch_sharding, in_memory
 from r1jax.train import TrainState, check_finite, make_train_step
 
 TRAINING_STREAM = 0  # folded into the seed; r1jax.evaluation has its own, so that they never share noise
@@ -109,9 +109,9 @@ def make_grpo_iteration(
 
     Returns:
       iteration(state, reference, step, asked, more=None) -> (state, metrics, Experience). `state` is donated;
-      `reference` is (params, router_bias) of the reference policy; `step` names the iteration and its noise; `asked`
-      are config.sampling.prompts problems; `more(extra)` are as many new ones for dynamic sampling, extra from 1.
-      Metrics are floats.
+      `reference` is (params, router_bias) of the reference policy, in the memory of devices or hosts; `step` names the
+      iteration and its noise; `asked` are config.sampling.prompts problems; `more(extra)` are as many new ones for
+      dynamic sampling, extra from 1. Metrics are floats.
 
     Raises:
       UserError: the model is not one for which a setting is.
@@ -155,6 +155,7 @@ def make_grpo_iteration(
         else:
             scored = layout.score(*weights, rows, sampling.temperature)
         old, counts = (scored, None) if experts is None else scored
+        reference = in_memory("device", reference)
         # Waited for, so that its seconds are not counted as those of the reward.
         ref = jax.block_until_ready(layout.score(*reference, rows._replace(recorded=None), sampling.temperature))
         if counts is None:

@@ -28,7 +28,7 @@ from r1jax.rewards.answer import final_answer
 from r1jax.rewards.verdict import Submit
 from r1jax.rl import grpo_batch_loss
 from r1jax.rl_loop import Advantages, Asked, Loss, Reward, group_relative, make_grpo_iteration
-from r1jax.sharding import MeshConfig, make_mesh
+from r1jax.sharding import MeshConfig, in_memory, make_mesh
 
 SHOWN_PROBLEMS = 12  # held-out problems whose responses before and after are kept in samples.jsonl
 
@@ -105,7 +105,8 @@ def run_rl_stage(
         manager = checkpoint.open_checkpoints(workdir)
         optimizer = make_optimizer(grpo.optimizer, grpo.iterations * grpo.mini_batches)
         state, shardings, start = start_training(policy, optimizer, mesh, manager)
-        reference = start_reference(policy.model, state, manager)
+        keep = partial(in_memory, "pinned_host" if grpo.offload_reference else "device")
+        reference = keep(start_reference(policy.model, state, manager))
         critic = make_critic(policy, mesh) if make_critic else None
         if critic and start is not None:
             critic.resume(manager)
@@ -121,7 +122,7 @@ def run_rl_stage(
 
         if start is None:
             ready, start = time.monotonic(), 0
-            before = evaluate("before", 0, partial(sampler, reference), held_out)
+            before = evaluate("before", 0, partial(sampler, in_memory("device", reference)), held_out)
             seconds = {"startup": ready - began, "before": time.monotonic() - ready}
             on_first(write_json, workdir / "before.json", before | {"seconds": seconds})
             save(0, wait=True)
@@ -135,7 +136,7 @@ def run_rl_stage(
             state, metrics, experience = iteration(state, reference, step, more(0), more)
             asked, groups, worst_tokens = experience
             if int(state.update) % grpo.reference_every == 0:
-                reference = freeze(policy.model, state)
+                reference = keep(freeze(policy.model, state))
             if step == 1:
                 limit = grpo.sampling.max_new_tokens
                 metrics["doctor"] = diagnose(asked.prompts, groups, metrics, max_new_tokens=limit)

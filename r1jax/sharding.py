@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -145,6 +146,11 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
     """The same on every device."""
     return NamedSharding(mesh, PartitionSpec())
+
+
+def in_memory(kind: Literal["device", "pinned_host"], tree):
+    """Arrays laid out as they are, in the memory of the devices or of their hosts; what is there is not copied."""
+    return jax.tree.map(lambda x: jax.device_put(x, x.sharding.with_memory_kind(kind)), tree)
 
 
 def tree_shardings(abstract, mesh: Mesh | AbstractMesh):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from conftest import QUICK_COMPILE, SMALL
 
+from r1jax.checkpoint import open_checkpoints, save
 from r1jax.config import UserError
 from r1jax.data.prompts import r1_zero_prompt
 from r1jax.generation.sampler import SamplingConfig
@@ -18,7 +19,7 @@ from r1jax.grpo_config import GrpoConfig
 from r1jax.metrics import read_json_lines
 from r1jax.models.transformer import init_params
 from r1jax.optimizer import OptimizerConfig, make_optimizer
-from r1jax.policy import freeze, load_policy
+from r1jax.policy import freeze, load_policy, start_reference
 from r1jax.rewards.combine import GroupRewards, Term, combine_groups
 from r1jax.rewards.format import format_reward
 from r1jax.rewards.judgement import OUTCOMES, Judgement
@@ -26,7 +27,7 @@ from r1jax.rewards.pool import RewardPool
 from r1jax.rewards.verdict import judge_inline
 from r1jax.rl import GrpoRows, Rows, completion_lengths, grpo_batch_loss, make_score, sorted_by_length
 from r1jax.rl_loop import Asked, make_grpo_iteration
-from r1jax.sharding import MeshConfig, make_mesh
+from r1jax.sharding import MeshConfig, in_memory, make_mesh
 from r1jax.tasks import BASE_MODEL
 from r1jax.tasks.countdown import countdown_reward, draw_problems
 from r1jax.train import gradient_sums, init_train_state, make_train_step
@@ -152,6 +153,22 @@ def test_an_update_that_takes_its_own_logprobs_as_the_old_ones_is_the_same(polic
         assert ours["reward"] == theirs["reward"] and "mismatch_kl" in theirs and "mismatch_kl" not in ours
         for name in ("loss", "kl", "grad_norm", "entropy", "param_norm"):
             np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+def test_a_reference_on_the_hosts_is_saved_and_scores_as_one_on_the_devices(policy, mesh, padded_iterations, tmp_path):
+    where = lambda tree: {x.sharding.memory_kind for x in jax.tree.leaves(tree)}
+    with jax.set_mesh(mesh):
+        state, iteration = start(policy, mesh, SUBMIT, config=WHOLE)
+        reference = in_memory("pinned_host", freeze(policy.model, state))
+        assert where(reference) == {"pinned_host"} and where(in_memory("device", reference)) == {"device"}
+        manager = open_checkpoints(tmp_path)
+        save(manager, 0, arrays={"reference": reference}, facts={}, wait=True)
+        for ours, saved in zip(*map(jax.tree.leaves, (reference, start_reference(policy.model, state, manager)))):
+            np.testing.assert_array_equal(ours, saved)
+        _, ours, _ = iteration(state, reference, 1, asked(1))
+    theirs = padded_iterations[0]
+    assert {k: v for k, v in ours.items() if k != "seconds"} == {k: v for k, v in theirs.items() if k != "seconds"}
+    assert where(reference) == {"pinned_host"}
 
 
 def test_rows_without_old_logprobs_are_those_of_the_policy_itself(policy):

@@ -86,6 +86,11 @@ def reference_of(model: ModelConfig, state: TrainState) -> tuple:
     return cast_shapes(model, state.params), state.router_bias
 
 
+def kept_reference(model: ModelConfig, config: GrpoConfig, state: TrainState) -> tuple:
+    """What of it is on the devices while it does not score."""
+    return () if config.offload_reference else reference_of(model, state)
+
+
 def placed(x, sharding) -> jax.ShapeDtypeStruct:
     """The shape of an array, laid out."""
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
@@ -161,9 +166,8 @@ def grpo_case(model: ModelConfig, mesh, config: GrpoConfig) -> Case:
     )  # fmt: skip
     scalars = loss_scalars(config, np.ones(count), np.ones((count, wide), bool))
     arguments = state, batch, scalars
-    return Case(
-        step, arguments, {}, mesh, (reference_of(model, state),), passes=3, **_trained(config, config.micro_batches)
-    )
+    kept = kept_reference(model, config, state)
+    return Case(step, arguments, {}, mesh, kept, passes=3, **_trained(config, config.micro_batches))
 
 
 def score_case(model: ModelConfig, mesh, config: GrpoConfig) -> Case:
@@ -185,7 +189,7 @@ def relayout_case(model: ModelConfig, mesh, config: GrpoConfig) -> Case:
         raise UserError("--programs relayout: with --grpo.sampling.no-relayout the sampler takes the trainer's weights")
     state = rl_state(model, config, mesh)
     relayout = make_relayout(model, config.sampling.mesh_of(mesh))
-    others = state.opt_state, reference_of(model, state)
+    others = state.opt_state, kept_reference(model, config, state)
     return Case(relayout, policy_of(state), {}, mesh, others, 0, 0, 0, 0.0, moves_weights=True)
 
 
@@ -203,13 +207,14 @@ class _Sampling(NamedTuple):
 
 def _sampling(model: ModelConfig, mesh, config: GrpoConfig) -> _Sampling:
     sampling, state = config.sampling, rl_state(model, config, mesh)
-    own, policy, resident = sampling.mesh_of(mesh), policy_of(state), (state.opt_state, reference_of(model, state))
+    kept = kept_reference(model, config, state)
+    own, policy, resident = sampling.mesh_of(mesh), policy_of(state), (state.opt_state, kept)
     if sampling.relayout:
         relayout = make_relayout(model, own)
         shapes = jax.eval_shape(relayout, *policy)
         shardings = abstract_arrays(jax.eval_shape(partial(init_params, model), jax.random.key(0)), own)
         policy = jax.tree.map(lambda x, laid: placed(x, laid.sharding), shapes, shardings)
-        resident = (state, reference_of(model, state))
+        resident = (state, kept)
     settings = rollout_settings(sampling)
     total = sampling.prompts * sampling.group_size
     slots = min(sampling.slots or total, total)
