@@ -62,6 +62,14 @@ HloModule jit_f, is_scheduled=true, num_partitions=8
   ROOT %started = (bf16[64,128]{1,0}, u32[]{:S(2)}) custom-call(%gather.1), custom_call_target="AsyncCollectiveStart"
 }
 
+%accompany (shard.2: bf16[8,128], tile: bf16[64,128]) -> (bf16[64,128], bf16[64,128]) {
+  %shard.2 = bf16[8,128]{1,0:T(8,128)(2,1)} parameter(0)
+  %tile = bf16[64,128]{1,0:T(8,128)(2,1)S(1)} parameter(1)
+  %gather.3 = bf16[64,128]{1,0:T(8,128)(2,1)} all-gather(%shard.2), channel_id=1, replica_groups=[1,8]<=[8], dimensions={0}, backend_config={"async_collective_fusion_config":{}}
+  %less.1 = bf16[64,128]{1,0:T(8,128)(2,1)S(1)} negate(%tile)
+  ROOT %both = (bf16[64,128]{1,0:T(8,128)(2,1)S(1)}, bf16[64,128]{1,0:T(8,128)(2,1)}) tuple(%less.1, %gather.3)
+}
+
 %end (shard.1: bf16[8,128], flag: u32[]) -> bf16[64,128] {
   %shard.1 = bf16[8,128]{1,0:T(8,128)(2,1)} parameter(0)
   %flag = u32[]{:S(2)} parameter(1)
@@ -79,6 +87,8 @@ HloModule jit_f, is_scheduled=true, num_partitions=8
   %weight = bf16[128,256]{1,0:T(8,128)(2,1)S(1)} fusion(%weights, %i), kind=kLoop, calls=%slice
   %start = (bf16[64,128]{1,0}, u32[]{:S(2)}) fusion(%shards), kind=kCustom, calls=%begin
   %flags = u32[]{:S(2)} get-tuple-element(%start), index=1
+  %chip = bf16[64,128]{1,0:T(8,128)(2,1)S(1)} broadcast(%flags), dimensions={}
+  %step = (bf16[64,128]{1,0:T(8,128)(2,1)S(1)}, bf16[64,128]{1,0:T(8,128)(2,1)}) fusion(%shards, %chip), kind=kOutput, calls=%accompany
   %tokens = bf16[64,128]{1,0:T(8,128)(2,1)S(1)} fusion(%shards, %flags), kind=kCustom, calls=%end
   %out = bf16[64,256]{1,0:T(8,128)(2,1)S(1)} fusion(%tokens, %weight), kind=kOutput, calls=%product, metadata={op_name="a (b"}
   %scattered = bf16[8,256]{1,0:T(8,128)(2,1)S(1)} fusion(%out), kind=kCustom, calls=%all-reduce-scatter.1
@@ -143,8 +153,9 @@ def test_an_asynchronous_gather_counts_once_and_a_summed_slice_is_a_reduce_scatt
 
 def test_only_main_memory_counts_and_of_a_sliced_stack_only_the_slice(tpu):
     shard, whole = 8 * 128 * 2, 64 * 128 * 2
-    # A turn: the slice of the weights is read; the gather's shards are read twice and its result written; the counter.
-    once = 128 * 256 * 2 + shard + whole + shard + 3 * 4 + 2 * 4
+    # A turn: the slice of the weights is read; the gather's shards are read and its result written, once in all the
+    # fusions that start, accompany and end it; the counter.
+    once = 128 * 256 * 2 + shard + whole + 3 * 4 + 2 * 4
     cost = program_cost(tpu, 8)
     assert cost.hbm_bytes == pytest.approx(6 * once, rel=1e-3)
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from r1jax.aot.hlo import Computation, Instruction, Program, Shape, replica_groups, result_shapes, trip_count
-from r1jax.aot.traffic import hbm_bytes
+from r1jax.aot.traffic import hbm_bytes, is_continued
 
 COLLECTIVES = (
     "all-gather", "all-reduce", "reduce-scatter", "all-to-all", "ragged-all-to-all", "collective-permute",
@@ -109,18 +109,11 @@ def _instruction_cost(
     elif opcode == "custom-call":
         _add_kernel(cost, computation, instruction)
     elif (kind := opcode.removesuffix("-start")) in COLLECTIVES:
-        if not _is_counted_elsewhere(computation, instruction):
+        if not is_continued(computation, instruction):
             cost.collectives.append(_collective(computation, instruction, kind, devices))
     if not fused:
         cost.hbm_bytes += hbm_bytes(program, computation, instruction)
     return cost
-
-
-def _is_counted_elsewhere(computation: Computation, instruction: Instruction) -> bool:
-    """An asynchronous collective is written in the fusions that start, accompany and end it: the first counts."""
-    if "async_collective_fusion_config" not in instruction.attributes:
-        return False
-    return not any("AsyncCollectiveStart" in other.attributes for other in computation.instructions.values())
 
 
 def _listed(instruction: Instruction, attribute: str) -> str:

@@ -17,7 +17,8 @@ def hbm_bytes(program: Program, computation: Computation, instruction: Instructi
 
     Of what is sliced or updated in place, the slice counts and not the whole, and of a kernel's operands no more than it
     says. Computations that an instruction runs
-    (loops, branches) count where they stand; fusions are one instruction.
+    (loops, branches) count where they stand; fusions are one instruction. Of an asynchronous collective, which fusions
+    start, accompany and end, the one that starts it has all its bytes.
     """
     opcode = instruction.opcode
     if opcode in FREE or opcode.endswith("-done") or "AllocateBuffer" in instruction.attributes:
@@ -51,7 +52,16 @@ def _all(shapes: tuple[Shape, ...]) -> int:
     return sum(shape.bytes for shape in shapes)
 
 
+def is_continued(computation: Computation, instruction: Instruction) -> bool:
+    """Whether a collective is the part of an asynchronous one that stands in a fusion after the one that starts it."""
+    if "async_collective_fusion_config" not in instruction.attributes:
+        return False
+    return not any("AsyncCollectiveStart" in other.attributes for other in computation.instructions.values())
+
+
 def _fusion_bytes(program: Program, caller: Computation, instruction: Instruction, inner: Computation) -> int:
+    if "AsyncCollectiveDone" in inner.instructions[inner.root].attributes:
+        return 0
     total = 0
     for parameter, name in zip(inner.parameters, instruction.operands):
         outside = result_shapes(caller, name)
@@ -81,6 +91,8 @@ def _read(program: Program, inner: Computation, name: str) -> int:
             total += sum(_read(program, deeper, deeper.parameters[i].name) for i in places)
         elif user.opcode == "tuple" or (user.opcode in IN_PLACE and user.operands[0] == name):
             continue
+        elif is_continued(inner, user):
+            continue
         else:
             return whole
     return min(total, whole)
@@ -91,7 +103,7 @@ def _written(inner: Computation, name: str) -> int:
     instruction = inner.instructions[name]
     if instruction.opcode == "tuple":
         return sum(_written(inner, operand) for operand in instruction.operands)
-    if instruction.opcode == "parameter":
+    if instruction.opcode == "parameter" or is_continued(inner, instruction):
         return 0
     if instruction.opcode == "bitcast":
         return _written(inner, instruction.operands[0])
