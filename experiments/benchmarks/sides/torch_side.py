@@ -38,6 +38,7 @@ def grpo_trainer(settings: dict, *, rows: int, group_size: int, callbacks=()):
         per_device_train_batch_size=rows, gradient_accumulation_steps=1, steps_per_generation=1,
         num_generations=group_size, max_completion_length=settings["new_tokens"], temperature=1.0, top_p=1.0, top_k=0,
         loss_type="grpo", scale_rewards="group", beta=settings["kl_coef"], epsilon=settings["clip_epsilon"],
+        use_bias_correction_kl=False,
         generation_kwargs={"min_new_tokens": settings["new_tokens"]},
         model_init_kwargs={"dtype": "float32"}, shuffle_dataset=False,
     )  # fmt: skip
