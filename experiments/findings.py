@@ -120,9 +120,11 @@ FINDINGS = (
         "reward rises while Codeforces falls (supplement, figure 6)", ("chain", "preferences"),
         "the helpfulness reward rises from the first to the last ten iterations, and by more than the share of requests "
         "that the rule calls right, both by their intervals.", verdicts.preference_drift,
-        "Requests stand in for Codeforces: the rule that defines helpfulness here is measured and never rewarded. The reward "
-        "model orders 94% of held-out pairs rightly, and 32 iterations find nothing that pleases it and is wrong: reward and "
-        "rule rise together on every seed.",
+        "Requests stand in for Codeforces: the rule that defines helpfulness here is measured and never rewarded. General "
+        "prompts alone, for 60 iterations: short answers get better, but lists of four or more with one thing left out are "
+        "right in 70% of cases at first and in 39 to 56% at the end, for they repeat a word or name what was excluded, which "
+        "the reward models, right on 88 to 93% of held-out pairs, overlook. With half of the prompts reasoning and 32 "
+        "iterations, as this row was run first, reward and rule rose together (+5.0 ± 3.0 and +5.0 ± 5.9 points).",
     ),
     Finding(
         8, "Distillation beats RL on the same small student",
