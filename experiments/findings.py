@@ -45,8 +45,8 @@ FEW = "--evaluation-problems 128 --training-problems 16"
 JUDGED = "r1_zero cold_start reasoning_rl sft general_rl distill student_rl".split()
 CHAIN = "r1 --problems 650 --only " + " ".join(f"evaluate_{name}" for name in JUDGED)
 PRETRAIN = f"pretrain --tokenizer {shlex.quote(os.path.relpath(BASE_MODEL))}"
-SEARCH = f"{PRETRAIN} --updates 500 --population.blurt 0.55 --population.single"
-SMALL = "ablations/base_size --updates 500 --embed-dim"
+SEARCH = f"{PRETRAIN} --updates 500 --batch-size 32 --population.blurt 0.55 --population.single"
+SMALL = "ablations/base_size --updates 500 --batch-size 32 --embed-dim"
 RL = f"r1_zero --grpo.iterations 20 {FEW} --init"
 PPO = f"ablations/ppo --grpo.iterations 24 {FEW} --critic.trace"
 ARMS = {
@@ -58,7 +58,7 @@ ARMS = {
     ),
     "r1_zero": ("r1_zero", 8), "random": ("ablations/random_reward", 6),
     "ppo_1": (f"{PPO} 1", 5), "ppo_95": (f"{PPO} 0.95", 5),
-    "bias": (f"{PRETRAIN} --updates 200", 5),
+    "bias": (f"{PRETRAIN} --updates 200 --router-bias-rate 0.005", 5),
     "aux": (f"{PRETRAIN} --updates 200 --router-bias-rate 0 --balance-weight 0.01", 5),
     "unbalanced": (f"{PRETRAIN} --updates 200 --router-bias-rate 0", 5),
     "search_0": (f"{SEARCH} 0.45", 2.8), "search_5": (f"{SEARCH} 0.40", 2.8), "search_15": (f"{SEARCH} 0.30", 2.8),
