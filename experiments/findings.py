@@ -44,9 +44,10 @@ class Config:
 FEW = "--evaluation-problems 128 --training-problems 16"
 JUDGED = "r1_zero cold_start reasoning_rl sft general_rl distill student_rl".split()
 CHAIN = "r1 --problems 650 --only " + " ".join(f"evaluate_{name}" for name in JUDGED)
-PRETRAIN = f"pretrain --tokenizer {shlex.quote(os.path.relpath(BASE_MODEL))}"
-SEARCH = f"{PRETRAIN} --updates 500 --batch-size 32 --population.blurt 0.55 --population.single"
-SMALL = "ablations/base_size --updates 500 --batch-size 32 --embed-dim"
+BASE = shlex.quote(os.path.relpath(BASE_MODEL))
+PRETRAIN = f"pretrain --tokenizer {BASE}"
+SEARCH = f"{PRETRAIN} --population.blurt 0.55 --population.single"
+SMALL = "ablations/base_size --embed-dim"
 RL = f"r1_zero --grpo.iterations 20 {FEW} --init"
 PPO = f"ablations/ppo --grpo.iterations 24 {FEW} --critic.trace"
 ARMS = {
@@ -61,10 +62,10 @@ ARMS = {
     "bias": (f"{PRETRAIN} --updates 200 --router-bias-rate 0.005", 5),
     "aux": (f"{PRETRAIN} --updates 200 --router-bias-rate 0 --balance-weight 0.01", 5),
     "unbalanced": (f"{PRETRAIN} --updates 200 --router-bias-rate 0", 5),
-    "search_0": (f"{SEARCH} 0.45", 2.8), "search_5": (f"{SEARCH} 0.40", 2.8), "search_15": (f"{SEARCH} 0.30", 2.8),
-    "rl_0": (f"{RL} {{search_0}}", 2), "rl_5": (f"{RL} {{search_5}}", 2), "rl_15": (f"{RL} {{search_15}}", 2),
-    "width_16": (f"{SMALL} 16", 1), "width_32": (f"{SMALL} 32", 1),
-    "rl_16": (f"{RL} {{width_16}}", 1), "rl_32": (f"{RL} {{width_32}}", 1.2),
+    "search_0": (f"{SEARCH} 0.45", 27), "search_5": (f"{SEARCH} 0.40", 27),
+    "width_16": (f"{SMALL} 16", 5), "width_32": (f"{SMALL} 32", 7),
+    "rl_0": (f"{RL} {{first search_0}}", 1), "rl_5": (f"{RL} {{first search_5}}", 2), "rl_15": (f"{RL} {BASE}", 3),
+    "rl_16": (f"{RL} {{first width_16}}", 1), "rl_32": (f"{RL} {{first width_32}}", 1),
     "long": (f"r1_zero --init {{r1_zero}} --grpo.iterations 40 {FEW}", 6),
 }  # fmt: skip
 """Runs by name: an experiment with options, {NAME} being another run of the same seed, and an estimate of its minutes on

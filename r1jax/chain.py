@@ -27,6 +27,8 @@ from r1jax.metrics import read_json, write_json
 RECORD = "chain.json"
 RESULTS = {"evaluate": "evaluation.json", "r1": "table.md", "rejection_sampling": "card.json"}
 """What the workdir of a finished experiment has, where that is not summary.json."""
+NEEDED = r"\{(first )?(\w+)\}"
+"""In the line of an arm: the workdir of an earlier one."""
 
 
 class Stage(NamedTuple):
@@ -51,7 +53,7 @@ def seeded_stages(root: str | Path, arms: Mapping[str, str], seeds: Sequence[int
     Args:
       root: of the workdirs.
       arms: by name, an experiment with options as on a command line; {NAME} in it is the workdir of an earlier arm
-        with the same seed.
+        with the same seed, {first NAME} with the first of the seeds, for all of them.
       seeds: given to the experiments as --seed.
 
     Raises:
@@ -59,15 +61,15 @@ def seeded_stages(root: str | Path, arms: Mapping[str, str], seeds: Sequence[int
     """
     stages = []
     for place, (name, line) in enumerate(arms.items()):
-        earlier, needs = list(arms)[:place], re.findall(r"\{(\w+)\}", line)
-        if unknown := [need for need in needs if need not in earlier]:
+        earlier, needs = list(arms)[:place], re.findall(NEEDED, line)
+        if unknown := [need for _, need in needs if need not in earlier]:
             raise UserError(f"{name}={line}: no arm before it is called {unknown[0]}; there are {', '.join(earlier)}")
         for seed in seeds:
-            experiment, *options = shlex.split(
-                re.sub(r"\{(\w+)\}", lambda need, seed=seed: str(Path(root) / need[1] / str(seed)), line)
-            )
-            options, others = (*options, "--seed", str(seed)), tuple(f"{need}/{seed}" for need in dict.fromkeys(needs))
-            stages.append(Stage(f"{name}/{seed}", experiment.removesuffix(".py"), options, others))
+            of = lambda first, need, seed=seed: f"{need}/{seeds[0] if first else seed}"
+            filled = re.sub(NEEDED, lambda need, of=of: str(Path(root) / of(*need.groups())), line)
+            experiment, *options = shlex.split(filled)
+            others = tuple(dict.fromkeys(of(*need) for need in needs))
+            stages.append(Stage(f"{name}/{seed}", experiment.removesuffix(".py"), (*options, "--seed", str(seed)), others))
     return stages
 
 

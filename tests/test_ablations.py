@@ -101,6 +101,8 @@ def test_runs_read_each_others_workdirs_seed_by_seed():
     assert stages[0].options == ("--x", "two words", "--seed", "3") and stages[0].needs == ()
     assert stages[3].options == ("--init", "root/a/4", "--data", "root/a/4/y", "--seed", "4")
     assert stages[3].needs == ("a/4",)
+    shared = seeded_stages("root", {"a": "pretrain", "b": "r1_zero --init {first a}"}, (3, 4))[3]
+    assert shared.options == ("--init", "root/a/3", "--seed", "4") and shared.needs == ("a/3",)
     with pytest.raises(UserError, match="no arm before it is called b"):
         seeded_stages("root", {"a": "r1_zero --init {b}", "b": "pretrain"}, (0,))
 
