@@ -68,8 +68,8 @@ def seeded_stages(root: str | Path, arms: Mapping[str, str], seeds: Sequence[int
             of = lambda first, need, seed=seed: f"{need}/{seeds[0] if first else seed}"
             filled = re.sub(NEEDED, lambda need, of=of: str(Path(root) / of(*need.groups())), line)
             experiment, *options = shlex.split(filled)
-            others = tuple(dict.fromkeys(of(*need) for need in needs))
-            stages.append(Stage(f"{name}/{seed}", experiment.removesuffix(".py"), (*options, "--seed", str(seed)), others))
+            options, others = (*options, "--seed", str(seed)), tuple(dict.fromkeys(of(*need) for need in needs))
+            stages.append(Stage(f"{name}/{seed}", experiment.removesuffix(".py"), options, others))
     return stages
 
 
