@@ -211,7 +211,9 @@ def test_every_finding_has_its_runs_a_criterion_and_three_seeds():
 
 
 def test_all_of_it_takes_less_than_three_hours():
-    needed = [f"{arm}/{seed}" for finding in findings.FINDINGS for arm in finding.arms for seed in range(findings.SEEDS)]
+    needed = [
+        f"{arm}/{seed}" for finding in findings.FINDINGS for arm in finding.arms for seed in range(findings.SEEDS)
+    ]
     assert findings.minutes(chosen(stages("r"), needed)) / findings.Config().jobs <= 180
 
 
