@@ -244,8 +244,11 @@ def write_page(page: Path, root: Path, stages: list[Stage], states: Mapping[str,
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text(findings_page(FINDINGS, judged, commands, INTRO), encoding="utf-8")
     for number, verdict in judged.items():
-        if not verdict.holds:
-            draw_seeds(page.parent / page.stem / f"{number}.svg", verdict)
+        plot = page.parent / page.stem / f"{number}.svg"
+        if verdict.holds:
+            plot.unlink(missing_ok=True)
+        else:
+            draw_seeds(plot, verdict)
     launch.console.print(
         f"{sum(v.holds for v in judged.values())} of {len(judged)} judged hold: {page}", soft_wrap=True
     )
