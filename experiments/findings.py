@@ -68,8 +68,8 @@ ARMS = {
     "rl_16": (f"{RL} {{first width_16}}", 1), "rl_32": (f"{RL} {{first width_32}}", 1),
     "long": (f"r1_zero --init {{r1_zero}} --grpo.iterations 40 {FEW}", 6),
 }  # fmt: skip
-"""Runs by name: an experiment with options, {NAME} being another run of the same seed, and an estimate of its minutes on
-a free processor."""
+"""Runs by name: an experiment with options, {NAME} being another run of the same seed and {first NAME} one that all seeds
+share, and an estimate of its minutes on a free processor."""
 
 
 FINDINGS = (

@@ -102,8 +102,7 @@ def search(config: Config) -> None:
         table.add_row(*one.cells())
     launch.console.print(table)
     if config.json:
-        options = [one.options(config.programs[0]) for one in tried]
-        records = [{"options": line} | one.record for line, one in zip(options, tried, strict=True)]
+        records = [{"options": one.options(config.programs[0])} | one.record for one in tried]
         write_json(config.json, {"config": dataclasses.asdict(config), "tried": records})
     if best is None:
         raise UserError("nothing that was tried fits; take a larger slice, or a smaller batch")

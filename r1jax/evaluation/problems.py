@@ -136,7 +136,9 @@ def ask(form: PromptForm, records: Sequence[dict], tokenizer: Tokenizer, slots: 
             f"({many} of {len(records)} prompts are too long, and none is longer); "
             f"use --sampling.prompt-slots {len(encoded[longest])}"
         )
-    begun = [record | {"prefill": written} if (written := prefill_of(p)) else record for record, p in zip(records, prompts)]
+    begun = [
+        record | {"prefill": written} if (written := prefill_of(p)) else record for record, p in zip(records, prompts)
+    ]
     return Asked(begun, prompts, dict(zip(prompts, encoded, strict=True)), tokenizer)
 
 
@@ -160,7 +162,9 @@ def chat_form(form: Literal["r1", "template"], tokenizer: Tokenizer) -> tuple[Te
     if form == "r1":
         return r1_template(), chat_vocabulary(tokenizer)
     if tokenizer.chat_template is None:
-        raise UserError("the tokenizer has no chat template, which --prompt template needs; use --prompt chat or r1_zero")
+        raise UserError(
+            "the tokenizer has no chat template, which --prompt template needs; use --prompt chat or r1_zero"
+        )
     return tokenizer.chat_template, Vocabulary(tokenizer.encode, tokenizer.controls)
 
 

@@ -30,7 +30,9 @@ class Problem(NamedTuple):
     @property
     def question(self) -> str:
         start, goal = QUESTION_PHRASES if self.language == "en" else CHINESE_PHRASES
-        return f"{start} {' '.join(map(str, self.numbers))} {goal} {self.target} {'.' if self.language == 'en' else '。'}"
+        return (
+            f"{start} {' '.join(map(str, self.numbers))} {goal} {self.target} {'.' if self.language == 'en' else '。'}"
+        )
 
     @property
     def record(self) -> dict:
@@ -74,9 +76,7 @@ def problems(level: int, split: Split) -> tuple[Problem, ...]:
     return tuple(found)
 
 
-def draw_problems(
-    levels: tuple[int, ...], split: Split, count: int, rng: np.random.Generator
-) -> list[Problem]:
+def draw_problems(levels: tuple[int, ...], split: Split, count: int, rng: np.random.Generator) -> list[Problem]:
     """`count` problems, the levels in turn, each drawn with equal chance from its split, numbers in random order.
 
     No problem comes twice unless a level has too few.

@@ -38,7 +38,6 @@ TRIES = 500
 """Draws in a row without a fresh problem after which a level counts as used up."""
 
 
-
 def question_of(record: dict) -> str:
     """The question itself: the content of a problem that has no other form."""
     return record["question"]
