@@ -18,7 +18,6 @@ from r1jax.report.findings import Finding, Runs, draw_seeds, findings_page
 from r1jax.tasks import BASE_MODEL
 
 EXPERIMENTS = Path(__file__).resolve().parent
-SEEDS = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Config:
     page: str = "docs/findings.md"
     """Where the table is written; plots go into a folder beside it."""
     seed: int = 0
-    """The first of three seeds."""
+    """The first of the seeds."""
     jobs: int = 2
     """Runs at a time, each with its share of the processors: those of the miniature hardly use a second one."""
     dry_run: bool = False
@@ -59,12 +58,12 @@ ARMS = {
     ),
     "r1_zero": ("r1_zero", 8), "random": ("ablations/random_reward", 6),
     "ppo_1": (f"{PPO} 1", 5), "ppo_95": (f"{PPO} 0.95", 5),
-    "bias": (f"{PRETRAIN} --updates 200 --router-bias-rate 0.005", 5),
-    "aux": (f"{PRETRAIN} --updates 200 --router-bias-rate 0 --balance-weight 0.01", 5),
-    "unbalanced": (f"{PRETRAIN} --updates 200 --router-bias-rate 0", 5),
+    "bias": (f"{PRETRAIN} --updates 200 --router-bias-rate 0.005", 4.9),
+    "aux": (f"{PRETRAIN} --updates 200 --router-bias-rate 0 --balance-weight 0.01", 4.9),
+    "unbalanced": (f"{PRETRAIN} --updates 200 --router-bias-rate 0", 4.9),
     "search_0": (f"{SEARCH} 0.45", 27), "search_5": (f"{SEARCH} 0.40", 27),
     "width_16": (f"{SMALL} 16", 5), "width_32": (f"{SMALL} 32", 7),
-    "rl_0": (f"{RL} {{first search_0}}", 1), "rl_5": (f"{RL} {{first search_5}}", 2), "rl_15": (f"{RL} {BASE}", 3),
+    "rl_0": (f"{RL} {{first search_0}}", 0.9), "rl_5": (f"{RL} {{first search_5}}", 1.8), "rl_15": (f"{RL} {BASE}", 2.4),
     "rl_16": (f"{RL} {{first width_16}}", 1), "rl_32": (f"{RL} {{first width_32}}", 1),
     "long": (f"r1_zero --init {{r1_zero}} --grpo.iterations 40 {FEW}", 6),
 }  # fmt: skip
@@ -160,10 +159,11 @@ FINDINGS = (
         "better loss and lower MaxVio than an auxiliary loss (arXiv 2408.15664, table 2)", ("bias", "aux", "unbalanced"),
         "MaxVio with the bias is below that without balancing by its interval, and the loss is nowhere 0.01 nats above "
         "that of another arm, by its.", verdicts.balancing,
-        "Means over the last tenth of 200 updates, with eight experts. The load is even on every seed, and the loss below "
-        "that with an auxiliary loss by 0.02 nats; that it costs less than 0.01 beside no balancing at all three seeds do not "
-        "tell. The bias moves by 0.005 an update: at V3's 0.001, as this row was run first, it is still on its way after so "
-        "few (MaxVio 0.55, 0.22, 0.71 and falling; the loss -0.000 ± 0.007 beside no balancing).",
+        "Means over the last tenth of 200 updates, with eight experts. Five seeds, because the first three did not tell "
+        "whether it costs less than 0.01 nats beside no balancing at all (+0.002 ± 0.010). The bias moves by 0.005 an update: "
+        "at V3's 0.001, as this row was run first, it is still on its way after so few (MaxVio 0.55, 0.22, 0.71 and falling; "
+        "the loss -0.000 ± 0.007 beside no balancing).",
+        seeds=5,
     ),
     Finding(
         13, "The base must be able to carry it", "7B and 16B bases did not improve, 32B and more did (supplement, G.1)",
@@ -179,8 +179,10 @@ FINDINGS = (
         "gain of accuracy and share of responses that try again are higher with 15% of authors who search than with none, "
         "and with none the gain is below 10 points, by their intervals.", verdicts.what_the_base_brings,
         "One base of each share, RL on three seeds. Worksheets show several marked sums after each other, in every base: "
-        "what is missing at 0% is doing so in a response. Bases of an eighth of the corpus gained nothing by RL at any share, "
-        "15% included: having seen a habit is not enough, it must pay when it is used.",
+        "what is missing at 0% is doing so in a response. After RL such a base still makes one try: `13 + 9 = 4 no`, and then "
+        "answers `13 + 9`; that of 5% writes `3 + 7 = 10 no 7 - 3 = 4 no 15 - 3 = 12 yes`, and answers `15 - 3`. Bases of an "
+        "eighth of the corpus gained nothing by RL at any share, 15% included: having seen a habit is not enough, it must pay "
+        "when it is used.",
     ),
     Finding(
         15, "Pure RL grows unstable over long training", "readability and repetition (section 2.3; supplement, G.1)",
@@ -194,20 +196,22 @@ FINDINGS = (
 INTRO = """# Findings
 
 What the paper reports, and what the miniature shows: `python experiments/findings.py` makes this page. Every number is a
-mean over three seeds, ± half of its 95% interval (Student's t); what is shared between rows is run once, and what has
-finished is kept. Criteria stand in `experiments/findings.py` and were written before these runs, though not before those
+mean over three seeds, five in row 12, ± half of its 95% interval (Student's t); what is shared between rows is run once,
+and what has finished is kept. Criteria stand in `experiments/findings.py` and were written before these runs, though not before those
 of the tables in the README, which bear on rows 1 to 4, 6, 8 and 10. The runs of rows 7, 12, 13 and 14 were changed after a
 first attempt, which stands with each; their criteria were not. Shares are in percent, their differences in points.
 """
 
 
 def main(config: Config) -> None:
-    root, seeds = Path(config.workdir), range(config.seed, config.seed + SEEDS)
+    root, most = Path(config.workdir), max(finding.seeds for finding in FINDINGS)
     if unknown := set(config.only) - {finding.number for finding in FINDINGS}:
         raise UserError(f"--only {min(unknown)}: the findings are 1 to {len(FINDINGS)}")
-    stages = seeded_stages(root, {name: line for name, (line, _) in ARMS.items()}, seeds)
+    stages = seeded_stages(
+        root, {name: line for name, (line, _) in ARMS.items()}, range(config.seed, config.seed + most)
+    )
     rows = [finding for finding in FINDINGS if not config.only or finding.number in config.only]
-    wanted = chosen(stages, [f"{arm}/{seed}" for finding in rows for arm in finding.arms for seed in seeds])
+    wanted = chosen(stages, [name for finding in rows for name in runs_of(finding, config.seed)])
     if config.dry_run:
         show_plan(root, wanted, stage_states(root, stages, EXPERIMENTS))
         return launch.console.print(
@@ -217,7 +221,7 @@ def main(config: Config) -> None:
         if not config.no_runs:
             run_stages(root, stages, wanted, EXPERIMENTS, config.jobs)
     finally:  # of whatever has finished
-        write_page(Path(config.page), root, stages, stage_states(root, stages, EXPERIMENTS), seeds)
+        write_page(Path(config.page), root, stages, stage_states(root, stages, EXPERIMENTS), config.seed)
 
 
 def minutes(stages: list[Stage]) -> float:
@@ -225,20 +229,23 @@ def minutes(stages: list[Stage]) -> float:
     return sum(ARMS[stage.name.partition("/")[0]][1] for stage in stages)
 
 
-def runs_of(finding: Finding, root: Path, states: Mapping[str, str], seeds: range) -> Runs | None:
-    """The workdirs that a finding is judged by; None where one of them has not finished."""
-    if any(states[f"{arm}/{seed}"] != "done" for arm in finding.arms for seed in seeds):
-        return None
-    return {arm: [root / arm / str(seed) for seed in seeds] for arm in finding.arms}
+def runs_of(finding: Finding, first: int) -> list[str]:
+    """The runs that a finding is judged by, by name."""
+    return [f"{arm}/{seed}" for arm in finding.arms for seed in range(first, first + finding.seeds)]
 
 
-def write_page(page: Path, root: Path, stages: list[Stage], states: Mapping[str, str], seeds: range) -> None:
+def workdirs_of(finding: Finding, root: Path, first: int) -> Runs:
+    """Their workdirs, by arm."""
+    return {arm: [root / arm / str(seed) for seed in range(first, first + finding.seeds)] for arm in finding.arms}
+
+
+def write_page(page: Path, root: Path, stages: list[Stage], states: Mapping[str, str], first: int) -> None:
     """Judge every finding whose runs have all finished, and write the page and the plots of those that do not hold."""
-    runs = {finding.number: runs_of(finding, root, states, seeds) for finding in FINDINGS}
-    judged = {f.number: f.judge(runs[f.number]) for f in FINDINGS if runs[f.number]}
+    finished = [f for f in FINDINGS if all(states[name] == "done" for name in runs_of(f, first))]
+    judged = {f.number: f.judge(workdirs_of(f, root, first)) for f in finished}
     commands = {}
     for finding in FINDINGS:
-        needed = chosen(stages, [f"{arm}/{seeds[0]}" for arm in finding.arms])
+        needed = chosen(stages, [f"{arm}/{first}" for arm in finding.arms])
         lines = [f"# {shown_command(root, stage)}" for stage in needed]
         commands[finding.number] = [f"python experiments/findings.py --only {finding.number}  # of each seed:", *lines]
     page.parent.mkdir(parents=True, exist_ok=True)

@@ -43,6 +43,8 @@ class Finding:
     """A pure function of what the runs have written."""
     limits: str = ""
     """What the miniature cannot show, and why."""
+    seeds: int = 3
+    """How many of them it is judged by."""
 
 
 def read_summary(workdir: Path, part: str = "after") -> dict:
