@@ -6,6 +6,7 @@ import statistics
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 from conftest import QUICK_COMPILE, ROOT
@@ -13,12 +14,14 @@ from conftest import QUICK_COMPILE, ROOT
 from experiments.benchmarks import grpo_step, grpo_update, packing, sampling, train_step
 from experiments.benchmarks.sides import compare
 from experiments.benchmarks.sides.compare import Peer, take_turns
-from experiments.benchmarks.sides.protocol import in_turns
+from experiments.benchmarks.sides.protocol import FirstToken, in_turns
+from experiments.benchmarks.sides.r1jax_side import load
 from experiments.benchmarks.sides.torch_side import load_tokenizer
-from experiments.benchmarks.sides.weights import EOS, PAD, qwen2, write_weights
+from experiments.benchmarks.sides.weights import EOS, PAD, draw_tokens, qwen2, write_weights
 from r1jax.config import UserError
 from r1jax.interop.saving import checkpoint_specs
 from r1jax.models.presets import miniature
+from r1jax.models.transformer import forward, output_head
 
 SIDE = """
 import sys
@@ -105,6 +108,22 @@ def test_prompts_are_read_by_transformers_as_they_were_drawn(tmp_path):
     assert tokenizer.pad_token_id == PAD and tokenizer.batch_decode([[5, 9]]) == ["5 9"]
 
 
+@pytest.mark.parametrize("mean_tokens", [8, 64])
+def test_weights_end_a_sequence_as_often_as_they_are_told(tmp_path, mean_tokens):
+    model, params, router_bias, _ = load(str(write_weights(tmp_path / "model", qwen2(512, 2, 64), mean_tokens)))
+    tokens = draw_tokens(np.random.default_rng(0), 512, 4, 32)
+    hidden, _, _ = forward(model, params, router_bias, tokens, np.broadcast_to(np.arange(32), (4, 32)))
+    chances = jax.nn.softmax(hidden @ output_head(model, params))[..., EOS]
+    np.testing.assert_allclose(chances, 1 / mean_tokens, rtol=0.2)
+
+
+def test_the_reward_of_comparisons_counts_the_tokens_it_is_given():
+    reward = FirstToken({"new_tokens": 3})
+    assert reward(["2", "2"], ["7 4 9", "4"]) == [1.0, 0.0]
+    assert reward(["2"], [""]) == [0.0]
+    assert reward.take_count() == 3 + 2 + 1 and reward.take_count() == 0  # what was not cut had an end
+
+
 QUICK = {"rounds": 1, "width": 32, "layers": 2}
 
 
@@ -148,8 +167,10 @@ def test_samplers_are_measured_without_peers(monkeypatch, capsys, tmp_path):
 
 @pytest.mark.slow
 def test_a_grpo_step_is_measured_without_peers(monkeypatch, capsys, tmp_path):
-    record, _ = measure(monkeypatch, capsys, tmp_path, grpo_step, shapes=("2x2x4x8",), vocab=64)
-    assert record["shapes"][0]["sides"]["r1jax"]["tokens"] == 2 * 2 * 8
+    options = {"shapes": ("2x2x4x8",), "long_tails": ("4x4x4x32",), "mean_tokens": 4, "slots": 4, "micro_batches": 4}
+    record, _ = measure(monkeypatch, capsys, tmp_path, grpo_step, **options, vocab=64)
+    equal, tail = (shape["sides"]["r1jax"]["tokens"] for shape in record["shapes"])
+    assert equal == 2 * 2 * 8 and 16 <= tail < 16 * 32 // 2
 
 
 @pytest.mark.slow

@@ -69,6 +69,28 @@ def in_turns(loop: Callable[[Callable[[], None]], None]) -> Callable[[], None]:
     return lambda: (go.release(), turn())[1]
 
 
+class FirstToken:
+    """A reward that costs nothing: 1 where the first token of a completion is odd, else 0. It counts what it is given.
+
+    Texts are numbers with spaces between them, one for each token, without the token that ended them.
+    """
+
+    __name__ = "first_token"
+
+    def __init__(self, settings: dict):
+        self._longest, self._tokens = settings["new_tokens"], 0
+
+    def __call__(self, prompts, completions, **_) -> list[float]:
+        words = [text.split() for text in completions]
+        self._tokens += sum(min(len(some) + 1, self._longest) for some in words)
+        return [float(int(some[0]) % 2) if some else 0.0 for some in words]
+
+    def take_count(self) -> int:
+        """Tokens of completions since the last call."""
+        count, self._tokens = self._tokens, 0
+        return count
+
+
 def resident(name: str) -> int:
     """VmRSS of this process in bytes, or VmHWM, its peak since the last `reset_peak`."""
     lines = Path("/proc/self/status").read_text().splitlines()

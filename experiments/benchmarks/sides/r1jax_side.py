@@ -128,36 +128,40 @@ def grpo_step(settings: dict) -> tuple[Run, dict]:
     import numpy as np
 
     from r1jax.generation.rollout import generate
+    from r1jax.generation.sampler import SamplingConfig
+    from r1jax.grpo_config import GrpoConfig
     from r1jax.objectives import group_advantages
-    from r1jax.rl import GrpoRows, Rows, completion_lengths, grpo_batch_loss, make_score, sorted_by_length
-    from r1jax.train import gradient_sums, make_train_step
+    from r1jax.rl import GrpoRows, Rows, grpo_batch_loss
+    from r1jax.rl_layout import choose_layout
+    from r1jax.train import make_train_step
 
     model, params, router_bias, mesh = load(settings["folder"])
     reference = jax.tree.map(jnp.copy, (params, router_bias))
     optimizer, state, shardings = start_state(model, params, router_bias, mesh, learning_rate=1e-6)
-    group, width = settings["group_size"], settings["new_tokens"]
-    lengths = completion_lengths(width)
+    prompts, group, width = np.load(settings["prompts"]), settings["group_size"], settings["new_tokens"]
+    sizes = SamplingConfig(prompts=len(prompts), group_size=group, prompt_slots=prompts.shape[1], max_new_tokens=width)
+    config = GrpoConfig(1, sizes, 1, settings["micro_batches"], settings["packing"])
+    config.check(mesh)
+    layout = choose_layout(model, config, grpo_batch_loss)
+    step = make_train_step(layout.sums, optimizer, shardings)
     scalars = {"temperature": 1.0, "clip_epsilon": settings["clip_epsilon"], "kl_coef": settings["kl_coef"]}
-    prompts = np.load(settings["prompts"])
-    rows_at_a_time = len(prompts) * group
-    score = make_score(model, rows_at_a_time=rows_at_a_time, lengths=lengths)
-    sums = sorted_by_length(gradient_sums(partial(grpo_batch_loss, model)), rows_at_a_time, lengths)
-    train_step = make_train_step(sums, optimizer, shardings)
-    prompt_lengths, seeds = np.full(len(prompts), prompts.shape[1]), iter(range(1 << 30))
+    ends = (settings["eos_id"],) if settings["mean_tokens"] else ()
+    lengths, seeds = np.full(len(prompts), prompts.shape[1]), iter(range(1 << 30))
 
     def run() -> dict:
         nonlocal state
         keys = jax.random.split(jax.random.key(next(seeds)), len(prompts))
         rollout = generate(
-            model, state.params, state.router_bias, prompts, prompt_lengths, keys, group_size=group,
-            max_new_tokens=width, eos_ids=(),
+            model, state.params, state.router_bias, prompts, lengths, keys, group_size=group, max_new_tokens=width,
+            eos_ids=ends, slots=settings["slots"], halvings=settings["halvings"], widths=settings["widths"],
         )  # fmt: skip
         flat = lambda x: np.asarray(x).reshape(-1, width)
-        rows = Rows(np.repeat(prompts, group, 0), np.repeat(prompt_lengths, group), *map(flat, rollout[:2]))
-        ref = score(*reference, rows, 1.0)
+        rows = Rows(np.repeat(prompts, group, 0), np.repeat(lengths, group), *map(flat, rollout[:2]))
         rewards = (rows.tokens[:, 0] % 2).astype(np.float32).reshape(-1, group)
-        batch = GrpoRows(rows, None, ref, np.asarray(group_advantages(rewards)).reshape(-1))
-        state, metrics = train_step(state, batch, scalars)
+        arranged, _ = layout.arrange(rows)
+        ref = layout.score(*reference, arranged, 1.0)
+        batch = GrpoRows(arranged, None, ref, np.asarray(group_advantages(rewards)).reshape(-1))
+        state, metrics = step(state, batch, scalars)
         return {"tokens": int(rows.mask.sum()), "loss": float(metrics["loss"])}
 
     return run, {}

@@ -1,6 +1,6 @@
 """PyTorch's side of the comparisons: transformers' models, and TRL's GRPOTrainer."""
 
-from experiments.benchmarks.sides.protocol import Run, in_turns, reset_peak, resident, serve
+from experiments.benchmarks.sides.protocol import FirstToken, Run, in_turns, reset_peak, resident, serve
 
 THREADS = 2
 
@@ -22,7 +22,7 @@ def load_tokenizer(folder: str):
     return PreTrainedTokenizerFast(tokenizer_file=f"{folder}/tokenizer.json", padding_side="left", **special)
 
 
-def grpo_trainer(settings: dict, *, rows: int, group_size: int, callbacks=()):
+def grpo_trainer(settings: dict, reward, *, rows: int, group_size: int, callbacks=()):
     """TRL's trainer of DeepSeekMath's objective with k3, as ours, in float32 and without gradient checkpointing."""
     import os
 
@@ -39,16 +39,11 @@ def grpo_trainer(settings: dict, *, rows: int, group_size: int, callbacks=()):
         num_generations=group_size, max_completion_length=settings["new_tokens"], temperature=1.0, top_p=1.0, top_k=0,
         loss_type="grpo", scale_rewards="group", beta=settings["kl_coef"], epsilon=settings["clip_epsilon"],
         use_bias_correction_kl=False,
-        generation_kwargs={"min_new_tokens": settings["new_tokens"]},
+        generation_kwargs={} if settings["mean_tokens"] else {"min_new_tokens": settings["new_tokens"]},
         model_init_kwargs={"dtype": "float32"}, shuffle_dataset=False,
     )  # fmt: skip
-    prompts = settings["texts"]
-
-    def reward(completions, **_):
-        return [float(int(text.split()[0]) % 2) for text in completions]
-
     return GRPOTrainer(
-        settings["folder"], reward, args=config, train_dataset=Dataset.from_dict({"prompt": prompts}),
+        settings["folder"], reward, args=config, train_dataset=Dataset.from_dict({"prompt": settings["texts"]}),
         processing_class=load_tokenizer(settings["folder"]),
         callbacks=list(callbacks),
     )  # fmt: skip
@@ -63,7 +58,8 @@ def update(settings: dict) -> tuple[Run, dict]:
     with np.load(settings["rollouts"]) as saved:
         given = {name: torch.from_numpy(saved[name]) for name in saved.files}
     rows, width = given["tokens"].shape
-    trainer = grpo_trainer(settings | {"new_tokens": width, "texts": ["2"] * rows}, rows=rows, group_size=rows)
+    settings |= {"new_tokens": width, "mean_tokens": 0, "texts": ["2"] * rows}
+    trainer = grpo_trainer(settings, FirstToken(settings), rows=rows, group_size=rows)
     model = trainer.model.train()
     trainer.current_gradient_accumulation_steps = 1
     inputs = {
@@ -117,7 +113,7 @@ def step(settings: dict) -> tuple[Run, dict]:
     from transformers import TrainerCallback
 
     prompts, group = np.load(settings["prompts"]), settings["group_size"]
-    texts = [" ".join(map(str, row)) for row in prompts]
+    texts, reward = [" ".join(map(str, row)) for row in prompts], FirstToken(settings)
 
     def loop(wait) -> None:
         class Turn(TrainerCallback):
@@ -125,10 +121,10 @@ def step(settings: dict) -> tuple[Run, dict]:
                 wait()
 
         rows = len(prompts) * group
-        grpo_trainer(settings | {"texts": texts}, rows=rows, group_size=group, callbacks=[Turn()]).train()
+        grpo_trainer(settings | {"texts": texts}, reward, rows=rows, group_size=group, callbacks=[Turn()]).train()
 
-    turn, tokens = in_turns(loop), prompts.shape[0] * group * settings["new_tokens"]
-    return lambda: turn() or {"tokens": tokens}, {}
+    turn = in_turns(loop)
+    return lambda: turn() or {"tokens": reward.take_count()}, {}
 
 
 def train(settings: dict) -> tuple[Run, dict]:

@@ -1,6 +1,6 @@
 """Tunix's side of the comparisons: google-tunix 0.1.7 with its own Qwen2, read from the same weights."""
 
-from experiments.benchmarks.sides.protocol import Run, in_turns, serve
+from experiments.benchmarks.sides.protocol import FirstToken, Run, in_turns, serve
 
 
 class Numbers:
@@ -115,7 +115,7 @@ def sampling(settings: dict) -> tuple[Run, dict]:
 
 
 def make_cluster(settings: dict, prompt_tokens: int):
-    """Policy and reference, rollouts that nothing ends, and AdamW as ours."""
+    """Policy and reference, rollouts that nothing ends but, where lengths differ, the end of a sequence; our AdamW."""
     import optax
     from tunix.rl import rl_cluster
     from tunix.rl.rollout.base_rollout import RolloutConfig
@@ -128,7 +128,7 @@ def make_cluster(settings: dict, prompt_tokens: int):
     training = rl_cluster.RLTrainingConfig(actor_optimizer=optimizer, eval_every_n_steps=1 << 30, max_steps=1 << 30)
     rollout = RolloutConfig(
         max_tokens_to_generate=length, max_prompt_length=prompt_tokens, kv_cache_size=prompt_tokens + length + 1,
-        temperature=1.0, top_p=1.0, seed=0, eos_tokens=[-1],
+        temperature=1.0, top_p=1.0, seed=0, eos_tokens=[settings["eos_id"] if settings["mean_tokens"] else -1],
     )  # fmt: skip
     config = rl_cluster.ClusterConfig(
         role_to_mesh=dict.fromkeys(roles, mesh), training_config=training, rollout_config=rollout
@@ -145,10 +145,7 @@ def step(settings: dict) -> tuple[Run, dict]:
 
     prompts = np.load(settings["prompts"])
     cluster = make_cluster(settings, prompts.shape[1])
-
-    def reward(prompts, completions, **_):
-        return [float(int(text.split()[0]) % 2) for text in completions]
-
+    reward = FirstToken(settings)
     learner = GRPOLearner(cluster, grpo_config(settings, settings["group_size"]), reward)
     texts = np.array([" ".join(map(str, row)) for row in prompts])
 
@@ -161,8 +158,8 @@ def step(settings: dict) -> tuple[Run, dict]:
 
         learner.train(batches())
 
-    turn, tokens = in_turns(loop), prompts.shape[0] * settings["group_size"] * settings["new_tokens"]
-    return lambda: turn() or {"tokens": tokens}, {}
+    turn = in_turns(loop)
+    return lambda: turn() or {"tokens": reward.take_count()}, {}
 
 
 if __name__ == "__main__":

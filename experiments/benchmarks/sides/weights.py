@@ -13,6 +13,9 @@ from r1jax.models.config import ModelConfig
 PAD, EOS = 0, 1
 """Token ids that no prompt holds."""
 
+CONSTANT = 1.0
+"""First entry of every embedding where a head tells by it how likely the end is; layers hardly move it."""
+
 
 def qwen2(vocab_size: int, layers: int = 4, embed_dim: int = 256) -> ModelConfig:
     """A Qwen2; by default, with a vocabulary of 4,096, of 6.03M parameters."""
@@ -22,10 +25,16 @@ def qwen2(vocab_size: int, layers: int = 4, embed_dim: int = 256) -> ModelConfig
     )  # fmt: skip
 
 
-def write_weights(folder: Path, model: ModelConfig) -> Path:
+def write_weights(folder: Path, model: ModelConfig, mean_tokens: int = 0) -> Path:
     """Write a checkpoint of normal numbers of deviation 0.02, norms 1, biases 0, and a tokenizer of numbers.
 
     The text "17 4 9" is the tokens 17, 4 and 9, so that prompts are equally long for everybody.
+
+    Args:
+      folder: made here.
+      model: its architecture, with a head of its own.
+      mean_tokens: let the model end a sequence with a probability of about one in so many at every token, so that
+        lengths are geometric. 0 leaves that token what the others are.
     """
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -35,7 +44,14 @@ def write_weights(folder: Path, model: ModelConfig) -> Path:
             return np.ones(spec.shape, np.float32)
         if spec.name.endswith("bias"):
             return np.zeros(spec.shape, np.float32)
-        return 0.02 * rng.standard_normal(spec.shape, np.float32)
+        values = 0.02 * rng.standard_normal(spec.shape, np.float32)
+        if mean_tokens and spec.name == "model.embed_tokens.weight":
+            values[:, 0] = CONSTANT
+        if mean_tokens and spec.name == "lm_head.weight":
+            values[EOS] = values[:, 0] = 0
+            normed = CONSTANT / np.sqrt(CONSTANT**2 / model.embed_dim + 0.02**2)
+            values[EOS, 0] = np.log(model.vocab_size / (mean_tokens - 1)) / normed  # the logits of others are about 0
+        return values
 
     specs = checkpoint_specs(model, "float32")
     write_checkpoint(folder, specs, map(tensor, specs), max_shard_bytes=5 << 30)
