@@ -64,7 +64,7 @@ ARMS = {
     "search_0": (f"{SEARCH} 0.45", 27), "search_5": (f"{SEARCH} 0.40", 27),
     "width_16": (f"{SMALL} 16", 5), "width_32": (f"{SMALL} 32", 7),
     "rl_0": (f"{RL} {{first search_0}}", 0.9), "rl_5": (f"{RL} {{first search_5}}", 1.8), "rl_15": (f"{RL} {BASE}", 2.4),
-    "rl_16": (f"{RL} {{first width_16}}", 1), "rl_32": (f"{RL} {{first width_32}}", 1),
+    "rl_16": (f"{RL} {{first width_16}}", 0.8), "rl_32": (f"{RL} {{first width_32}}", 1),
     "long": (f"r1_zero --init {{r1_zero}} --grpo.iterations 40 {FEW}", 6),
 }  # fmt: skip
 """Runs by name: an experiment with options, {NAME} being another run of the same seed and {first NAME} one that all seeds

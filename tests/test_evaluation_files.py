@@ -7,6 +7,7 @@ from collections import Counter
 from functools import partial
 from pathlib import Path
 
+import pool_judges
 import pytest
 
 from experiments.evaluate import Config, main
@@ -329,3 +330,13 @@ def test_programs_are_refused_where_the_host_cannot_isolate_them(monkeypatch):
     with open_judges(judges, programs, workers=1, allow_unsafe=True) as submit:
         text = f"<think> </think> {functions.program(programs[0]['expression'])}"
         assert submit(programs, [text]).result()[0]["accuracy"].outcome == "correct"
+
+
+def test_a_completion_of_a_problem_is_judged_once(tmp_path):
+    record = {"family": "functions", "log": str(tmp_path / "log")}
+    with open_judges({"accuracy": pool_judges.logged}, [record], workers=1) as submit:
+        given = [record, record, record | {"level": 2}, record]
+        verdicts = submit(given, ["ab", "cd", "ab", "ab"]).result()
+    assert [verdict["accuracy"].score for verdict in verdicts] == [0.5] * 4
+    calls = [line.split()[1] for line in (tmp_path / "log").read_text().splitlines()]
+    assert calls == ["\\boxed{1}", "ab", "cd", "ab"]  # the warm-up, and no "ab" twice for the first record

@@ -1,6 +1,8 @@
 """Which judges a stage asks, and where they run."""
 
 import contextlib
+import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from functools import partial
 
@@ -32,11 +34,18 @@ def needs_processes(record: dict) -> bool:
     return record["family"] in IN_PROCESSES or "tests" in record
 
 
+def record_and_text(record: dict, completion: str) -> bytes:
+    """A digest of all that a verdict depends on: samples of a group are often the same, and a program need run once."""
+    return hashlib.blake2b(json.dumps([record, completion], sort_keys=True).encode()).digest()
+
+
 @contextlib.contextmanager
 def open_judges(
     judges: dict[str, Judge], records: Sequence[dict], *, workers: int, allow_unsafe: bool = False
 ) -> Iterator[Submit]:
     """A function that begins to judge: in worker processes where some record needs them, in this one otherwise.
+
+    A worker remembers verdicts on accuracy, so that the same completion of a problem is not judged twice.
 
     Args:
       judges: by name.
@@ -56,5 +65,6 @@ def open_judges(
             require_isolation(allow_unsafe=allow_unsafe)  # warns here, and not in the workers alone, of a weak level
         except SandboxUnavailable as error:
             raise UserError(str(error)) from error
-    with RewardPool(judges, workers=workers, timeout=DEADLINE, warm_up=[(hard, "\\boxed{1}")]) as pool:
+    options = {"timeout": DEADLINE, "keys": {"accuracy": record_and_text}, "warm_up": [(hard, "\\boxed{1}")]}
+    with RewardPool(judges, workers=workers, **options) as pool:
         yield pool.submit
