@@ -110,7 +110,7 @@ def test_prompts_are_read_by_transformers_as_they_were_drawn(tmp_path):
 
 @pytest.mark.parametrize("mean_tokens", [8, 64])
 def test_weights_end_a_sequence_as_often_as_they_are_told(tmp_path, mean_tokens):
-    model, params, router_bias, _ = load(str(write_weights(tmp_path / "model", qwen2(512, 2, 64), mean_tokens)))
+    model, params, router_bias, _ = load(str(write_weights(tmp_path / "model", qwen2(512), mean_tokens)))
     tokens = draw_tokens(np.random.default_rng(0), 512, 4, 32)
     hidden, _, _ = forward(model, params, router_bias, tokens, np.broadcast_to(np.arange(32), (4, 32)))
     chances = jax.nn.softmax(hidden @ output_head(model, params))[..., EOS]

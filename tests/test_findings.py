@@ -254,6 +254,15 @@ def test_a_finding_waits_for_all_of_its_seeds(tmp_path):
     assert (tmp_path / "page.md").read_text().count("| not run | not run |") == 15
 
 
+def test_a_finding_can_be_judged_by_more_seeds_and_not_by_two(tmp_path, capsys):
+    asked = {"workdir": str(tmp_path / "runs"), "dry_run": True, "only": (6,)}
+    findings.main(findings.Config(**asked, seeds=4))
+    printed = capsys.readouterr().out
+    assert "chain/3: new" in printed and "chain/4" not in printed
+    with pytest.raises(UserError, match="--seeds must be 3 or more, not 2"):
+        findings.main(findings.Config(**asked, seeds=2))
+
+
 def test_a_dry_run_names_every_run_once_and_touches_nothing(tmp_path, capsys):
     findings.main(findings.Config(workdir=str(tmp_path / "runs"), dry_run=True, only=(1, 2, 9)))
     printed = capsys.readouterr().out

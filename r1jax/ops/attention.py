@@ -47,8 +47,12 @@ def attend(query, key, value, mask, *, scale: float) -> jax.Array:
     # The head axis is moved out first: batched products in bnts order are faster on CPU than in btns order.
     query, key, value = (x.transpose(0, 2, 1, 3) for x in (query, key, value))
     scores = jnp.einsum("bnth,bnsh->bnts", query, key, preferred_element_type=wide(query)) * scale
-    weights = jax.nn.softmax(jnp.where(mask[:, None], scores, _MASKED), axis=-1).astype(value.dtype)
-    return jnp.einsum("bnts,bnsh->bnth", weights, value).transpose(0, 2, 1, 3)
+    scores = jnp.where(mask[:, None], scores, _MASKED)
+    weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
+    # Divided after the product: so neither pass, nor that of the gradient, reads the weights once more to normalize them.
+    total = weights.sum(-1, keepdims=True)
+    mixed = jnp.einsum("bnts,bnsh->bnth", weights.astype(value.dtype), value, preferred_element_type=wide(value))
+    return (mixed / total).astype(value.dtype).transpose(0, 2, 1, 3)
 
 
 def grouped_attention(query, parts, *, scale: float) -> jax.Array:

@@ -131,6 +131,7 @@ def grpo_step(settings: dict) -> tuple[Run, dict]:
     from r1jax.generation.sampler import SamplingConfig
     from r1jax.grpo_config import GrpoConfig
     from r1jax.objectives import group_advantages
+    from r1jax.optimizer import OptimizerConfig
     from r1jax.rl import GrpoRows, Rows, grpo_batch_loss
     from r1jax.rl_layout import choose_layout
     from r1jax.train import make_train_step
@@ -140,7 +141,10 @@ def grpo_step(settings: dict) -> tuple[Run, dict]:
     optimizer, state, shardings = start_state(model, params, router_bias, mesh, learning_rate=1e-6)
     prompts, group, width = np.load(settings["prompts"]), settings["group_size"], settings["new_tokens"]
     sizes = SamplingConfig(prompts=len(prompts), group_size=group, prompt_slots=prompts.shape[1], max_new_tokens=width)
-    config = GrpoConfig(1, sizes, 1, settings["micro_batches"], settings["packing"])
+    config = GrpoConfig(
+        optimizer=OptimizerConfig(learning_rate=1e-6), iterations=1, sampling=sizes, mini_batches=1,
+        micro_batches=settings["micro_batches"], packing=settings["packing"], watch_mismatch=False, reference_every=1,
+    )  # fmt: skip
     config.check(mesh)
     layout = choose_layout(model, config, grpo_batch_loss)
     step = make_train_step(layout.sums, optimizer, shardings)

@@ -13,8 +13,8 @@ from r1jax.models.config import ModelConfig
 PAD, EOS = 0, 1
 """Token ids that no prompt holds."""
 
-CONSTANT = 1.0
-"""First entry of every embedding where a head tells by it how likely the end is; layers hardly move it."""
+CONSTANT = 32.0
+"""First entry of every embedding where a head tells by it how likely the end is: so large that layers hardly move it."""
 
 
 def qwen2(vocab_size: int, layers: int = 4, embed_dim: int = 256) -> ModelConfig:
