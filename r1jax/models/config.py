@@ -109,7 +109,7 @@ class ModelConfig:
     each other, and of latent attention, to a cache, `mla_decode`."""
     expert_dispatch: Literal["ragged", "megablox", "blocks", "dense"] = "ragged"
     """How experts run: sorted grouped products; the same by kernels for TPU; padded blocks of one expert each, for many
-    tokens on CPU; or every expert on every token, for few tokens on CPU."""
+    tokens on CPU (in FP8 as the next); or every expert on every token, for few tokens on CPU."""
     expert_transport: Literal["ring", "all_to_all", "shortest"] = "ring"
     """How tokens reach experts on other devices: all visit all; each those of its own experts, which XLA for CPU cannot
     do; or whichever keeps a slice's links busy for less time."""
@@ -149,8 +149,7 @@ class ModelConfig:
             in ("ragged", "megablox", "blocks", "dense"),
             "expert_transport must be 'ring', 'all_to_all' or 'shortest'": self.expert_transport
             in ("ring", "all_to_all", "shortest"),
-            "expert_dispatch 'megablox' and 'blocks' have no products in FP8": self.expert_dispatch
-            in ("ragged", "dense")
+            "expert_dispatch 'megablox' has no products in FP8": self.expert_dispatch != "megablox"
             or self.precision == "dtype",
             "num_dense_layers must be between 0 and num_layers": 0 <= self.num_dense_layers <= self.num_layers,
             "num_dense_layers must be num_layers in a model without experts": self.num_experts

@@ -37,7 +37,7 @@ def miniature(vocab_size: int) -> ModelConfig:
         dtype="float32",
         unroll_layers=True,
         remat=False,
-        expert_dispatch="dense",
+        expert_dispatch="blocks",
     )
 
 
