@@ -52,22 +52,22 @@ SMALL = "ablations/base_size --embed-dim"
 RL = f"r1_zero --grpo.iterations 20 {FEW} --init"
 PPO = f"ablations/ppo --grpo.iterations 24 {FEW} --critic.trace"
 ARMS = {
-    "chain": (CHAIN, 32),
-    "no_language": ("reasoning_rl --init {chain}/cold_start --language-weight 0", 5.5),
+    "chain": (CHAIN, 30.5),
+    "no_language": ("reasoning_rl --init {chain}/cold_start --language-weight 0", 5),
     "preferences": (
         "general_rl --init {chain}/sft --helpful {chain}/helpful_rm --safe {chain}/safety_rm --preferences-from 1 "
-        "--reasoning-parts --grpo.iterations 60 --evaluation-problems 64 --training-problems 16", 6,
+        "--reasoning-parts --grpo.iterations 60 --evaluation-problems 64 --training-problems 16", 5.6,
     ),
-    "r1_zero": ("r1_zero", 8), "random": ("ablations/random_reward", 4),
-    "ppo_1": (f"{PPO} 1", 6), "ppo_95": (f"{PPO} 0.95", 5),
+    "r1_zero": ("r1_zero", 7.6), "random": ("ablations/random_reward", 3.5),
+    "ppo_1": (f"{PPO} 1", 5.5), "ppo_95": (f"{PPO} 0.95", 4.6),
     "bias": (f"{PRETRAIN} --updates 200 --router-bias-rate 0.005", 4.4),
     "aux": (f"{PRETRAIN} --updates 200 --router-bias-rate 0 --balance-weight 0.01", 4.4),
     "unbalanced": (f"{PRETRAIN} --updates 200 --router-bias-rate 0", 4.4),
     "search_0": (f"{SEARCH} 0.45", 24), "search_5": (f"{SEARCH} 0.40", 24),
     "width_16": (f"{SMALL} 16", 7.5), "width_32": (f"{SMALL} 32", 8),
-    "rl_0": (f"{RL} {{first search_0}}", 0.9), "rl_5": (f"{RL} {{first search_5}}", 1.8), "rl_15": (f"{RL} {BASE}", 2.4),
+    "rl_0": (f"{RL} {{first search_0}}", 0.9), "rl_5": (f"{RL} {{first search_5}}", 1.8), "rl_15": (f"{RL} {BASE}", 2.2),
     "rl_16": (f"{RL} {{first width_16}}", 0.8), "rl_32": (f"{RL} {{first width_32}}", 1),
-    "long": (f"r1_zero --init {{r1_zero}} --grpo.iterations 40 {FEW}", 5.5),
+    "long": (f"r1_zero --init {{r1_zero}} --grpo.iterations 40 {FEW}", 5),
 }  # fmt: skip
 """Runs by name: an experiment with options, {NAME} being another run of the same seed and {first NAME} one that all seeds
 share, and an estimate of its minutes on a free processor."""
