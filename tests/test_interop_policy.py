@@ -68,8 +68,8 @@ def test_an_exported_stage_is_the_same_policy(exported, mesh):
     base, again = load_policy(BASE_MODEL, mesh), load_policy(exported, mesh)
     jax.tree.map(np.testing.assert_array_equal, (base.params, base.router_bias), (again.params, again.router_bias))
     assert np.abs(base.router_bias).max() > 0
-    same = hf_models.dataclasses.replace(again.model, max_positions=base.model.max_positions)
-    assert same == base.model and again.model.max_positions == 4096
+    ours = {"max_positions": base.model.max_positions, "expert_dispatch": base.model.expert_dispatch}  # not in the form
+    assert hf_models.dataclasses.replace(again.model, **ours) == base.model and again.model.max_positions == 4096
     assert again.tokenizer.encode("5 + 3 = 8") == base.tokenizer.encode("5 + 3 = 8")
 
 
