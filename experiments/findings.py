@@ -14,7 +14,7 @@ from r1jax import launch
 from r1jax.chain import Stage, chosen, run_stages, seeded_stages, show_plan, shown_command, stage_states
 from r1jax.config import UserError
 from r1jax.report import verdicts
-from r1jax.report.findings import Finding, Runs, draw_seeds, findings_page
+from r1jax.report.findings import Finding, draw_seeds, findings_page
 from r1jax.tasks import BASE_MODEL
 
 EXPERIMENTS = Path(__file__).resolve().parent
@@ -217,7 +217,7 @@ def main(config: Config) -> None:
     root, lines = Path(config.workdir), {name: line for name, (line, _) in ARMS.items()}
     stages = seeded_stages(root, lines, range(config.seed, config.seed + most))
     rows = [finding for finding in findings if not config.only or finding.number in config.only]
-    wanted = chosen(stages, [name for finding in rows for name in runs_of(finding, config.seed)])
+    wanted = chosen(stages, [name for finding in rows for name in names_of(finding, config.seed)])
     if config.dry_run:
         show_plan(root, wanted, stage_states(root, stages, EXPERIMENTS))
         return launch.console.print(
@@ -236,22 +236,23 @@ def minutes(stages: list[Stage]) -> float:
     return sum(ARMS[stage.name.partition("/")[0]][1] for stage in stages)
 
 
-def runs_of(finding: Finding, first: int) -> list[str]:
-    """The runs that a finding is judged by, by name."""
-    return [f"{arm}/{seed}" for arm in finding.arms for seed in range(first, first + finding.seeds)]
+def runs_of(finding: Finding, first: int) -> dict[str, list[str]]:
+    """The names of the runs that a finding is judged by, one a seed, by arm."""
+    return {arm: [f"{arm}/{seed}" for seed in range(first, first + finding.seeds)] for arm in finding.arms}
 
 
-def workdirs_of(finding: Finding, root: Path, first: int) -> Runs:
-    """Their workdirs, by arm."""
-    return {arm: [root / arm / str(seed) for seed in range(first, first + finding.seeds)] for arm in finding.arms}
+def names_of(finding: Finding, first: int) -> list[str]:
+    """All of these names."""
+    return sum(runs_of(finding, first).values(), [])
 
 
 def write_page(
     page: Path, root: Path, findings: list[Finding], stages: list[Stage], states: Mapping[str, str], first: int
 ) -> None:
     """Judge every finding whose runs have all finished, and write the page and the plots of those that do not hold."""
-    finished = [f for f in findings if all(states[name] == "done" for name in runs_of(f, first))]
-    judged = {f.number: f.judge(workdirs_of(f, root, first)) for f in finished}
+    finished = [f for f in findings if all(states[name] == "done" for name in names_of(f, first))]
+    workdirs = lambda f: {arm: [root / name for name in names] for arm, names in runs_of(f, first).items()}
+    judged = {f.number: f.judge(workdirs(f)) for f in finished}
     commands = {}
     for finding in findings:
         needed = chosen(stages, [f"{arm}/{first}" for arm in finding.arms])

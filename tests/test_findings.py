@@ -212,7 +212,7 @@ def test_every_finding_has_its_runs_a_criterion_and_three_seeds():
 
 
 def test_all_of_it_takes_less_than_three_hours():
-    needed = [name for finding in findings.FINDINGS for name in findings.runs_of(finding, 0)]
+    needed = [name for finding in findings.FINDINGS for name in findings.names_of(finding, 0)]
     assert findings.minutes(chosen(stages("r"), needed)) / findings.Config().jobs <= 180
 
 

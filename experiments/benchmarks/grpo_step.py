@@ -56,7 +56,7 @@ class Config(Comparison):
 
 
 def compare(config: Config, shape: str, peers: list[Peer], mean_tokens: int) -> dict[str, dict]:
-    """Figures of one shape, and tokens a second over those of ours; without `mean_tokens` lengths are equal."""
+    """Figures of one shape; without `mean_tokens` lengths are equal."""
     prompts, group, slots, length = read_sizes(shape, "4x4x64x128")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

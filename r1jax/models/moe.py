@@ -45,11 +45,10 @@ SLACK = 2
 def _choose_experts(config: ModelConfig, ways: int):
     """The function that runs one of `ways` shares of the experts: by dispatch and precision."""
     recipe = fp8_recipe(config)
-    if config.expert_dispatch == "blocks" and recipe is None:
-        return experts_blocks
     if config.expert_dispatch in ("dense", "blocks"):
-        fp8 = lambda: partial(experts_each, dot=lambda x, w: fp8_linear(x, w, recipe))
-        return experts_dense if recipe is None else fp8()
+        if recipe is not None:
+            return partial(experts_each, dot=lambda x, w: fp8_linear(x, w, recipe))
+        return experts_dense if config.expert_dispatch == "dense" else experts_blocks
     if config.expert_dispatch == "megablox":
         dot = grouped_dot
     else:

@@ -295,6 +295,7 @@ def _twin(axes):
 
 
 def as_percent(axes) -> None:
+    """Label the vertical axis, whose values are shares, in percent."""
     from matplotlib.ticker import PercentFormatter
 
     axes.yaxis.set_major_formatter(PercentFormatter(1))

@@ -138,7 +138,6 @@ def grpo_step(settings: dict) -> tuple[Run, dict]:
 
     model, params, router_bias, mesh = load(settings["folder"])
     reference = jax.tree.map(jnp.copy, (params, router_bias))
-    optimizer, state, shardings = start_state(model, params, router_bias, mesh, learning_rate=1e-6)
     prompts, group, width = np.load(settings["prompts"]), settings["group_size"], settings["new_tokens"]
     sizes = SamplingConfig(prompts=len(prompts), group_size=group, prompt_slots=prompts.shape[1], max_new_tokens=width)
     config = GrpoConfig(
@@ -146,6 +145,8 @@ def grpo_step(settings: dict) -> tuple[Run, dict]:
         micro_batches=settings["micro_batches"], packing=settings["packing"], watch_mismatch=False, reference_every=1,
     )  # fmt: skip
     config.check(mesh)
+    learning_rate = config.optimizer.learning_rate
+    optimizer, state, shardings = start_state(model, params, router_bias, mesh, learning_rate=learning_rate)
     layout = choose_layout(model, config, grpo_batch_loss)
     step = make_train_step(layout.sums, optimizer, shardings)
     scalars = {"temperature": 1.0, "clip_epsilon": settings["clip_epsilon"], "kl_coef": settings["kl_coef"]}
